@@ -1,0 +1,7 @@
+"""`python -m dipsearch`."""
+
+import sys
+
+from dipsearch.cli import main
+
+sys.exit(main())

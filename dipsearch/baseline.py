@@ -1,0 +1,69 @@
+"""Classical restorations, which need no network: what every genome has to beat.
+
+Each takes the observation (1, C, H, W), the operator and the noise's standard deviation on the scale of
+0…255 (0 for none), and gives the restored picture.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, inpaint_biharmonic
+from torch import Tensor, nn
+
+from dipsearch.error import UsageError
+
+
+def _channels_last(y: Tensor) -> np.ndarray:
+    return y[0].movedim(0, 2).double().numpy()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).float().movedim(2, 0)[None].clamp(0, 1)
+
+
+def _needs(operator: nn.Module, attribute: str, baseline: str) -> None:
+    if not hasattr(operator, attribute):
+        raise UsageError(f"baseline {baseline!r} cannot undo the operator {type(operator).__name__}")
+
+
+def observation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """The observation itself, untouched (not for super-resolution)."""
+    return y
+
+
+def non_local_means(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """Non-local means (Buades et al., 2005) that is told the noise's sigma; h = 0.6 sigma, 5x5 patches."""
+    s = sigma / 255
+    return _tensor(denoise_nl_means(_channels_last(y), patch_size=5, patch_distance=6, h=0.6 * s, sigma=s, channel_axis=-1))
+
+
+def total_variation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """Total variation (Chambolle, 2004) with a weight of sigma, which it is told."""
+    return _tensor(denoise_tv_chambolle(_channels_last(y), weight=sigma / 255, channel_axis=-1))
+
+
+def biharmonic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """Biharmonic inpainting (Damelin and Hoang, 2018); the same holes in every channel."""
+    _needs(operator, "known", "biharmonic")
+    holes = operator.known.amin(dim=1)[0].cpu().numpy() == 0  # type: ignore[union-attr, operator]
+    return _tensor(inpaint_biharmonic(_channels_last(y), holes, channel_axis=-1))
+
+
+def bicubic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """Bicubic upsampling (Keys, 1981, a = -0.5, as Pillow and MATLAB)."""
+    _needs(operator, "factor", "bicubic")
+    factor = int(operator.factor)  # type: ignore[arg-type]
+    size = (y.shape[-1] * factor, y.shape[-2] * factor)
+    planes = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in y[0].float().numpy()]
+    return _tensor(np.stack(planes, axis=-1))
+
+
+BASELINES: dict[str, Callable[[Tensor, nn.Module, float], Tensor]] = {
+    "observation": observation,
+    "non-local-means": non_local_means,
+    "total-variation": total_variation,
+    "biharmonic": biharmonic,
+    "bicubic": bicubic,
+}

@@ -1,0 +1,133 @@
+"""Finds and reads YAML: built-in (inside the wheel, an editable install, a checkout) or the user's own.
+
+A name is looked up among the built-in files; anything that ends in .yaml or .yml, or contains a path
+separator, is a path. Nothing here knows what a file means, and nothing here imports torch.
+"""
+
+import os
+from collections.abc import Callable
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from dipsearch.error import UsageError, unknown
+
+LONGEST_FILE = 256 * 1024  # bytes; the longest built-in file has a few thousand
+Parsed = TypeVar("Parsed")
+
+# kind -> where its built-in files stand in a checkout, relative to the root; in a wheel: dipsearch/data/KIND
+FOLDERS = {
+    "search_spaces": ("search_spaces",),
+    "tasks": ("tasks",),
+    "genomes": ("dipsearch/genomes", "results/genomes"),
+}
+NOUNS = {"search_spaces": "space", "tasks": "task", "genomes": "genome"}
+
+
+def folders(kind: str) -> list[Traversable]:
+    """The folders that hold the built-in files of a kind, best first."""
+    packaged = files("dipsearch") / "data" / kind
+    root = Path(__file__).resolve().parent.parent
+    return [packaged] if packaged.is_dir() else [root / folder for folder in FOLDERS[kind]]
+
+
+def names(kind: str) -> dict[str, Traversable]:
+    """Every built-in file of a kind, by name, sorted."""
+    found: dict[str, Traversable] = {}
+    for folder in reversed(folders(kind)):
+        if folder.is_dir():
+            found |= {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+    return dict(sorted(found.items()))
+
+
+def locate(kind: str, name: str) -> Traversable:
+    """The file behind a name or path; UsageError names the choices."""
+    if os.sep in name or "/" in name or name.endswith((".yaml", ".yml")):
+        return Path(name)
+    found = names(kind)
+    if name not in found:
+        raise UsageError(unknown(NOUNS[kind], name, found) + ", or give a path to a .yaml file")
+    return found[name]
+
+
+def load(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
+    """Read the file behind a name or path and parse it; any error is one line that names the file and key."""
+    file = locate(kind, name)
+    return validate(str(file), parse, read_yaml(file))
+
+
+def validate(where: str, parse: Callable[[Any], Parsed], data: Any) -> Parsed:
+    """Parse plain data with a pydantic validator; UsageError on one line."""
+    try:
+        return parse(data)
+    except ValidationError as error:
+        raise UsageError(f"{where}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """The problems that pydantic found, on one line: `key: message`, at most three of them."""
+    problems = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] not in ("missing", "value_error") and isinstance(item["input"], str | int | float | bool):
+            message += f", got {str(item['input'])[:60]!r}"
+        problems.append(f"{key}: {message}")
+    more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+    return "; ".join(problems[:3]) + more
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which further refuses duplicate keys and aliases (which can nest to any size)."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool):
+                raise yaml.MarkedYAMLError(problem="a key must be a plain word", problem_mark=key_node.start_mark)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(file: Traversable) -> Any:
+    """Plain data from a YAML file; UsageError names file and line."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from None
+    if len(raw) > LONGEST_FILE:
+        raise UsageError(f"{file}: {len(raw)} bytes is too long for a YAML file here; at most {LONGEST_FILE}")
+    try:
+        return yaml.load(raw, _Loader)  # noqa: S506 (a SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"{file}{line}: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        raise UsageError(f"{file}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UsageError(f"{file}: nested too deeply") from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """The safe dumper, writing a value out each time it occurs: the loader takes no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML, keys in the order given, short lists on one line."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

@@ -1,0 +1,34 @@
+"""What can go wrong for a user, as types: each message is one line that names the value and the choices."""
+
+from collections.abc import Iterable
+
+
+class DipsearchError(Exception):
+    """Anything this program refuses or fails at, with a one-line message meant for a person."""
+
+
+class UsageError(DipsearchError, ValueError):
+    """The request itself is wrong: an unknown name, a malformed file, pictures that do not fit."""
+
+
+class FitError(DipsearchError):
+    """A fit that could not be finished. `reason` is the word stored in the run."""
+
+    reason = "failed"
+
+
+class Diverged(FitError):
+    """The loss stopped being a finite number."""
+
+    reason = "diverged"
+
+
+class OutOfMemory(FitError):
+    """The fit needs more memory than the device has."""
+
+    reason = "out-of-memory"
+
+
+def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
+    """The one way to say that a name is not known."""
+    return f"unknown {kind} {str(name)!r}; choose from: {', '.join(sorted(choices))}"

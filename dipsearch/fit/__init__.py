@@ -1,0 +1,1 @@
+"""The inner loop: one network fitted to one observation."""

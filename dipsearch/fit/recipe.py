@@ -1,0 +1,30 @@
+"""How a fit is run."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from dipsearch.error import unknown
+from dipsearch.fit.stopping import STOPPERS
+from dipsearch.genome import Part
+
+
+def _known_stopper(name: str) -> str:
+    if name not in STOPPERS:
+        raise ValueError(unknown("stopping rule", name, STOPPERS))
+    return name
+
+
+class Recipe(Part):
+    """Settings of the inner loop. The defaults are the paper's for denoising."""
+
+    iterations: int = Field(1800, ge=1, le=1_000_000)
+    learning_rate: float = Field(0.01, gt=0, le=10)
+    input_noise: float = Field(1 / 30, ge=0, le=100, description="sd of the noise added to z at every step")
+    averaging: float = Field(0.99, ge=0, lt=1, description="decay of the running mean of the output; 0: none")
+    stop: Annotated[str, AfterValidator(_known_stopper)] = "fixed"
+    window: int = Field(100, ge=2, le=10_000, description="es-wmv: outputs in the window")
+    patience: int = Field(1000, ge=1, description="es-wmv: iterations without a new minimum")
+    warm_up: int = Field(0, ge=0, description="es-wmv: iterations before the first minimum counts")
+    rollback: float = Field(5.0, gt=0, description="dB; a drop of the fit beyond it restores the last snapshot")
+    time_limit: float | None = Field(None, gt=0, description="seconds")

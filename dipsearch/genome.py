@@ -1,0 +1,275 @@
+"""Genomes: the complete description of a network, as frozen, validated data.
+
+A genome is a tagged union over families. Every choice by name is checked against the registry that
+builds it, so a new upsampler or norm is known here as soon as it is in its dict.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Container
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from dipsearch import catalog
+from dipsearch.error import unknown
+from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS
+from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
+
+
+def _named(kind: str, registry: Container[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in registry:
+            raise ValueError(unknown(kind, name, registry))  # type: ignore[arg-type]
+        return name
+
+    return AfterValidator(check)
+
+
+def _odd(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError(f"a kernel must be odd, got {kernel}")
+    return kernel
+
+
+Activation = Annotated[str, _named("activation", ACTIVATIONS)]
+Norm = Annotated[str, _named("norm", NORMS)]
+Padding = Annotated[str, _named("padding", PADDINGS)]
+Downsampler = Annotated[str, _named("downsampler", DOWNSAMPLERS)]
+# One upsampler: a name today. A cell (primitive, convolution, kernel, activation: NAS-DIP) will be a second
+# member of this union, and cross-level links a field of Hourglass: defaults never enter a key, so that
+# neither changes the keys of the genomes that exist.
+Upsampler = Annotated[str, _named("upsampler", UPSAMPLERS)]
+Channels = Annotated[int, Field(ge=1, le=4096)]
+SkipChannels = Annotated[int, Field(ge=0, le=4096)]
+Kernel = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
+Depth = Annotated[int, Field(ge=1, le=8)]
+
+
+class Part(BaseModel):
+    """Frozen data in which an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NoiseInput(Part):
+    """z is drawn once from U(0, `scale`), with `channels` channels (the paper's input)."""
+
+    kind: Literal["noise"] = "noise"
+    channels: Channels = 32
+    scale: float = Field(0.1, gt=0, le=10)
+
+
+class MeshgridInput(Part):
+    """z holds the column and the row coordinate of each pixel, in [0, 1]."""
+
+    kind: Literal["meshgrid"] = "meshgrid"
+
+    @property
+    def channels(self) -> int:
+        """Two: x and y."""
+        return 2
+
+
+class FourierInput(Part):
+    """z holds sin and cos of both coordinates at `frequencies` log-spaced frequencies, from 1/2 to 128 cycles
+    per picture (positional encoding; Shabtay et al., *PIP*, 2022)."""
+
+    kind: Literal["fourier"] = "fourier"
+    frequencies: int = Field(8, ge=1, le=16)
+
+    @property
+    def channels(self) -> int:
+        """Four for each frequency."""
+        return 4 * self.frequencies
+
+
+Input = Annotated[NoiseInput | MeshgridInput | FourierInput, Field(discriminator="kind")]
+
+
+class Genome(Part):
+    """What all families share. Two genomes describe the same network if their keys are equal."""
+
+    family: str
+    input: Input = NoiseInput()
+    activation: Activation = "leaky-relu"
+    norm: Norm = "batch"
+    padding: Padding = "reflect"
+
+    def canonical(self) -> Self:
+        """The same network with every gene that cannot matter set to its default."""
+        return self
+
+    def key(self) -> str:
+        """A stable 16-digit hexadecimal hash of the canonical form."""
+        data = self.canonical().model_dump(mode="json", exclude_defaults=True)
+        data["family"] = self.family
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for YAML or JSON: family first, a uniform per-level list as one number."""
+        plain = {"family": self.family} | self.model_dump(mode="json")
+        return {name: _collapse(value) for name, value in plain.items()}
+
+    def summary(self) -> str:
+        """A few words for a table."""
+        raise AssertionError(f"{type(self).__name__} has no summary")
+
+
+def _collapse(value: Any) -> Any:
+    return value[0] if isinstance(value, list) and value and len(set(value)) == 1 else value
+
+
+def _brief(values: tuple[Any, ...]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else "-".join(str(value) for value in values)
+
+
+class Hourglass(Genome):
+    """The paper's encoder-decoder: an hourglass without skips, a skip network with them.
+
+    Level 0 works at full resolution, and each level halves it. A per-level gene is a list of `depth`
+    entries, or one value for all levels. With `merge: add`, a level whose `channels_skip` is above 0 has a
+    skip branch, which takes the width of what it is added to.
+    """
+
+    family: Literal["hourglass"] = "hourglass"
+    depth: Depth = 5
+    channels_down: tuple[Channels, ...] = Field((128,), validate_default=False)
+    channels_up: tuple[Channels, ...] = Field((128,), validate_default=False)
+    channels_skip: tuple[SkipChannels, ...] = Field((4,), validate_default=False)
+    kernel_down: tuple[Kernel, ...] = Field((3,), validate_default=False)
+    kernel_up: tuple[Kernel, ...] = Field((3,), validate_default=False)
+    kernel_skip: tuple[Kernel, ...] = Field((1,), validate_default=False)
+    upsample: tuple[Upsampler, ...] = Field(("bilinear",), validate_default=False)
+    downsample: Downsampler = "stride"
+    merge: Literal["concatenate", "add"] = "concatenate"
+    conv1x1_after_up: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _broadcast(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(depth := data.get("depth", 5), int):
+            return data
+        levels = range(min(max(depth, 0), 64))
+        filled = dict(data)
+        for name in PER_LEVEL:
+            value = filled.get(name, cls.model_fields[name].default[0])
+            filled[name] = tuple(value) if isinstance(value, list | tuple) else tuple(value for _ in levels)
+        return filled
+
+    @model_validator(mode="after")
+    def _check_levels(self) -> Self:
+        for name in PER_LEVEL:
+            if (entries := len(getattr(self, name))) != self.depth:
+                raise ValueError(f"{name} has {entries} entries for depth {self.depth}")
+        return self
+
+    def canonical(self) -> Self:
+        changes: dict[str, Any] = {}
+        if not any(self.channels_skip):
+            changes["merge"] = "concatenate"
+        elif self.merge == "add":
+            changes["channels_skip"] = tuple(
+                width if skip else 0 for skip, width in zip(self.channels_skip, self.channels_merged(), strict=True)
+            )
+        changes["kernel_skip"] = tuple(
+            kernel if skip else 1 for kernel, skip in zip(self.kernel_skip, self.channels_skip, strict=True)
+        )
+        if set(self.kernel_down + self.kernel_up + changes["kernel_skip"]) == {1}:
+            changes["padding"] = "reflect"
+        return self.model_copy(update=changes)
+
+    def channels_merged(self) -> tuple[int, ...]:
+        """Channels that each level receives from the level below it."""
+        return (*self.channels_up[1:], self.channels_down[-1])
+
+    def summary(self) -> str:
+        skips = f"skip {_brief(self.channels_skip)}" if any(self.channels_skip) else "no skip"
+        return f"hourglass {self.depth} x {_brief(self.channels_down)}, {skips}, {_brief(self.upsample)}"
+
+
+PER_LEVEL = (
+    "channels_down", "channels_up", "channels_skip", "kernel_down", "kernel_up", "kernel_skip", "upsample",
+)  # fmt: skip
+
+
+class UNet(Genome):
+    """The U-Net of the paper's architecture comparison: max pooling, concatenated encoder maps.
+
+    `width` channels at full resolution, doubled at each of `depth` halvings; `plain_depth` further
+    halvings keep the number. The paper's norm sits in the encoder only.
+    """
+
+    family: Literal["unet"] = "unet"
+    activation: Activation = "relu"
+    norm: Norm = "instance"
+    padding: Padding = "zero"
+    depth: Annotated[int, Field(ge=1, le=6)] = 4
+    plain_depth: Annotated[int, Field(ge=0, le=2)] = 0
+    width: Annotated[int, Field(ge=1, le=256)] = 16
+    upsample: Upsampler = "transposed"
+
+    def summary(self) -> str:
+        return f"U-Net {self.depth + self.plain_depth} x {self.width}, {self.upsample}"
+
+
+class ResNet(Genome):
+    """The paper's single-scale residual chain. `padding` concerns its first and last convolution only."""
+
+    family: Literal["resnet"] = "resnet"
+    blocks: Annotated[int, Field(ge=1, le=64)] = 8
+    channels: Channels = 32
+
+    def summary(self) -> str:
+        return f"ResNet {self.blocks} x {self.channels}"
+
+
+class Pyramid(Genome):
+    """The texture network of Ulyanov et al. (ICML 2016), listed among the paper's networks.
+
+    The input is averaged down by 2^(scales-1) … 1; each scale brings `channels` channels, merged from
+    coarse to fine with nearest upsampling.
+    """
+
+    family: Literal["pyramid"] = "pyramid"
+    scales: Annotated[int, Field(ge=2, le=8)] = 6
+    channels: Channels = 8
+
+    def summary(self) -> str:
+        return f"pyramid {self.scales} x {self.channels}"
+
+
+AnyGenome = Annotated[Hourglass | UNet | ResNet | Pyramid, Field(discriminator="family")]
+parse_genome: Callable[[Any], Genome] = TypeAdapter(AnyGenome).validate_python
+
+
+class GenomeFile(Part):
+    """A genome as a file: the genome, and what is known about it."""
+
+    about: str = ""
+    source: str = ""
+    image_channels: int = Field(3, ge=1, le=64)
+    parameters: int | None = Field(None, description="with that number of image channels")
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    genome: AnyGenome
+
+
+def load_genome(name: str) -> Genome:
+    """Load a genome by the name of a built-in one or by the path of a YAML file.
+
+    The file holds a genome's own keys (`family: hourglass`, …), or `genome:` beside `about:` and the like.
+    UsageError names the file, the key and the choices.
+    """
+    return load_genome_file(name).genome
+
+
+def load_genome_file(name: str) -> GenomeFile:
+    """As `load_genome`, with what the file says about the genome."""
+    return catalog.load("genomes", name, _parse_file)
+
+
+def _parse_file(data: Any) -> GenomeFile:
+    if isinstance(data, dict) and "family" in data:
+        return GenomeFile(genome=parse_genome(data))  # type: ignore[arg-type]
+    return GenomeFile.model_validate(data)

@@ -1,0 +1,137 @@
+"""Runs -> tables. Honest numbers rank; oracle numbers stand beside them under their own name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dipsearch.error import UsageError
+from dipsearch.run import OK, RunStore
+
+COLUMNS = {
+    "rank": "rank",
+    "name": "genome",
+    "summary": "network",
+    "psnr": "PSNR",
+    "psnr_sd": "sd",
+    "oracle_psnr": "oracle PSNR",
+    "ssim": "SSIM",
+    "parameters": "parameters",
+    "gflop": "GFLOP/it",
+    "seconds": "seconds",
+    "images": "images",
+    "seeds": "seeds",
+    "rollbacks": "rollbacks",
+    "failed": "failed",
+    "found_on": "found on",
+}
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """One protocol's ranking, and what has to be said about it."""
+
+    task: str
+    table: pd.DataFrame
+    preset: str
+    metric: str
+    setting: dict[str, Any]
+    purpose: str
+    images: list[str]
+    other_protocols: int
+    broken: list[Path]
+
+
+def leaderboard(store: RunStore, task: str, *, purpose: str = "rerun", preset: str | None = None) -> Leaderboard:
+    """Rank the genomes and baselines of a task.
+
+    Runs are comparable within one protocol (operator, noise, metric, picture size, recipe). Of several, the
+    one with the most recent run is shown. Rank is by mean PSNR over pictures and seeds, and goes to rows
+    that have every instance; `psnr_sd` is the deviation over seeds of the mean over pictures.
+
+    Args:
+        store: where the runs are.
+        task: its name.
+        purpose: `rerun` ranks full fits on the evaluation images, `search` proxy fits on the search images.
+        preset: only runs of this preset.
+
+    Raises:
+        UsageError: there are no such runs.
+    """
+    runs, broken = store.load(task)
+    frame = _frame(runs)
+    chosen = frame[frame["purpose"] == purpose]
+    if preset is not None:
+        chosen = chosen[chosen["preset"] == preset]
+    if chosen.empty:
+        wanted = f"{purpose} runs" + (f" with preset {preset!r}" if preset else "")
+        hint = f"dipsearch {purpose} --task {task}"
+        raise UsageError(f"no {wanted} for task {task!r} under {store.root}; run: {hint}")
+    latest = chosen.sort_values("created")["protocol"].iloc[-1]
+    rows = chosen[chosen["protocol"] == latest]
+    searched = frame.loc[frame["purpose"] == "search", ["subject", "picture"]].drop_duplicates().sort_values("picture")
+    found_on = searched.groupby("subject")["picture"].agg(", ".join)
+    table = _table(rows)
+    table["found_on"] = table["subject"].map(found_on).fillna("")
+    first = rows.iloc[0]
+    return Leaderboard(
+        task=task,
+        table=table,
+        preset=str(first["preset"]),
+        metric=str(first["metric"]),
+        setting=dict(first["setting"]),
+        purpose=purpose,
+        images=sorted(set(rows["picture"])),
+        other_protocols=int(chosen["protocol"].nunique()) - 1,
+        broken=broken,
+    )
+
+
+def search_ranking(store: RunStore, task: str) -> pd.DataFrame:
+    """Genomes by their search score, best first, with `name` and `genome`; empty where nothing was searched."""
+    try:
+        table = leaderboard(store, task, purpose="search").table
+    except UsageError:
+        return pd.DataFrame()
+    return table[table["rank"].notna() & table["genome"].notna()]
+
+
+def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
+    columns = [
+        "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "name", "summary",
+        "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks", "created",
+    ]  # fmt: skip
+    frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
+    frame["subject"] = frame["genome_key"].fillna(frame["name"])
+    frame["picture"] = [str(image).split(":")[-1].split("/")[-1] for image in frame["image"]]
+    for column in ("psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks"):
+        frame[column] = pd.to_numeric(frame[column])
+    return frame
+
+
+def _table(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row for each genome and baseline."""
+    instances = len(rows[["digest", "repeat"]].drop_duplicates())
+    table = rows.groupby("subject", sort=False).agg(
+        name=("name", "last"),
+        summary=("summary", "first"),
+        genome=("genome", "first"),
+        psnr=("psnr", "mean"),
+        oracle_psnr=("oracle_psnr", "mean"),
+        ssim=("ssim", "mean"),
+        parameters=("parameters", "max"),
+        gflop=("gflop", "mean"),
+        seconds=("seconds", "mean"),
+        rollbacks=("rollbacks", "sum"),
+        images=("digest", "nunique"),
+        seeds=("repeat", "nunique"),
+        fits=("psnr", "count"),
+    )
+    by_seed = rows.groupby(["subject", "repeat"])["psnr"].mean().groupby("subject")
+    table["psnr_sd"] = by_seed.std(ddof=1)
+    table["failed"] = rows[rows["status"] != OK].groupby("subject").size()
+    table["failed"] = table["failed"].fillna(0).astype(int)
+    whole = table["fits"] == instances
+    table["rank"] = table["psnr"].where(whole).rank(ascending=False, method="min")
+    return table.sort_values(["rank", "psnr"], ascending=[True, False], na_position="last").reset_index()

@@ -1,0 +1,1 @@
+"""Genome -> torch.nn.Module: blocks, resampling, one file per family, and `build`."""

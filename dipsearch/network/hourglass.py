@@ -1,0 +1,83 @@
+"""The encoder-decoder family: hourglass networks, and skip networks."""
+
+import torch
+from torch import Tensor, nn
+
+from dipsearch.genome import Hourglass
+from dipsearch.network.blocks import NORMS, conv, conv_block
+from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
+from dipsearch.network.size import SizeRule, centre_crop
+
+
+class Level(nn.Module):
+    """One resolution, and inside it all lower ones. Level 0 works at full resolution.
+
+    Layers are created in the order of the original code, so that one seed gives the same weights.
+    """
+
+    def __init__(self, genome: Hourglass, index: int, channels_in: int) -> None:
+        super().__init__()
+        shared = {"norm": genome.norm, "activation": genome.activation, "padding": genome.padding}
+        down, up = genome.channels_down[index], genome.channels_up[index]
+        deep = genome.channels_merged()[index]
+        kernel = genome.kernel_down[index]
+        self.merge = genome.merge
+        skip = deep if genome.merge == "add" else genome.channels_skip[index]
+        has_skip = genome.channels_skip[index] > 0
+
+        self.skip = conv_block(channels_in, skip, genome.kernel_skip[index], **shared) if has_skip else None
+        self.down = halve(channels_in, down, kernel, genome.downsample, **shared)
+        self.refine = conv_block(down, down, kernel, **shared)
+        merged = deep + (skip if has_skip and genome.merge == "concatenate" else 0)
+        self.norm = NORMS[genome.norm](merged)
+        self.up = conv_block(merged, up, genome.kernel_up[index], **shared)
+        self.mix = conv_block(up, up, 1, **shared) if genome.conv1x1_after_up else nn.Identity()
+        self.enlarge = UPSAMPLERS[genome.upsample[index]](deep)
+        deepest = index + 1 == genome.depth
+        self.inner = nn.Identity() if deepest else Level(genome, index + 1, down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """NCHW to NCHW of the same size, where the network's size rule holds."""
+        deep = self.enlarge(self.inner(self.refine(self.down(x))))
+        merged = deep if self.skip is None else self.join(self.skip(x), deep)
+        return self.mix(self.up(self.norm(merged)))  # type: ignore[no-any-return]
+
+    def join(self, skip: Tensor, deep: Tensor) -> Tensor:
+        """Concatenate (skip first) or add, both cut to their common size around the centre."""
+        height, width = min(skip.shape[-2], deep.shape[-2]), min(skip.shape[-1], deep.shape[-1])
+        parts = [centre_crop(skip, height, width), centre_crop(deep, height, width)]
+        return torch.cat(parts, dim=1) if self.merge == "concatenate" else parts[0] + parts[1]
+
+
+def halve(channels_in: int, channels_out: int, kernel: int, downsample: str, **shared: str) -> nn.Module:
+    """A convolution block that halves both sides, by its stride or by what follows it."""
+    downsampler = DOWNSAMPLERS[downsample]
+    if downsampler is None:
+        return conv_block(channels_in, channels_out, kernel, stride=2, **shared)
+    return conv_block(channels_in, channels_out, kernel, after=downsampler(), **shared)
+
+
+class HourglassNet(nn.Module):
+    """z (N, genome.input.channels, H, W) to a picture in (0, 1) with `image_channels` channels."""
+
+    def __init__(self, genome: Hourglass, image_channels: int) -> None:
+        super().__init__()
+        self.size_rule = size_rule(genome)
+        self.body = Level(genome, 0, genome.input.channels)
+        self.head = conv(genome.channels_up[0], image_channels, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Any input whose bottleneck keeps two pixels a side; a size outside the rule may come back cut."""
+        return torch.sigmoid(self.head(self.body(z)))
+
+
+def size_rule(genome: Hourglass) -> SizeRule:
+    """Every level halves; the bottleneck needs two pixels a side (norm), and reflection more than its pad."""
+    multiple = 2**genome.depth
+    halves = multiple  # bottleneck of one pixel
+    for index in range(genome.depth):
+        reflected = max(genome.kernel_down[index], 1) // 2 + 1 if genome.padding == "reflect" else 1
+        halves = max(halves, 2 ** (index + 1) * max(2 if index + 1 == genome.depth else 1, reflected))
+        above = genome.kernel_up[index] // 2 + 1 if genome.padding == "reflect" else 1
+        halves = max(halves, 2**index * above)
+    return SizeRule(minimum=-(-halves // multiple) * multiple, multiple_of=multiple)

@@ -1,0 +1,158 @@
+"""What turned the clean picture into the observation: y = A(x) + noise.
+
+Operators are modules without learned weights, differentiable, on [0, 1] pictures in NCHW. Any callable
+A(x) may take their place in `fit`, so a deepinv physics works unchanged. Noise is a separate part.
+
+A task names an operator with its options; `OPERATORS` maps the name to those options, which draw the
+operator for a picture.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+
+from dipsearch.error import UsageError
+from dipsearch.genome import Part
+from dipsearch.image import read_mask, to_uint8
+from dipsearch.network.resampling import Lanczos2
+
+
+class Identity(nn.Module):
+    """A(x) = x: denoising, and blind restoration."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """NCHW, unchanged."""
+        return x
+
+
+class Mask(nn.Module):
+    """A(x) = x * known: the pixels outside `known` are lost. A loss over A(x) is a mean over all pixels.
+
+    Args:
+        known: 1 where a pixel is known and 0 where it is a hole, (1, 1 or C, H, W).
+    """
+
+    known: Tensor
+
+    def __init__(self, known: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("known", known.float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """NCHW of the mask's height and width to the same, with zeros in the holes."""
+        return x * self.known.to(x.dtype)
+
+
+class Downsample(Lanczos2):
+    """A(x): the paper's Lanczos2 downsampling by `factor`, of sides that it divides.
+
+    Source: Ulyanov et al., super-resolution; the kernel is `lanczos2_kernel`.
+    """
+
+
+def bernoulli_mask(shape: tuple[int, ...], missing: float, generator: torch.Generator) -> Tensor:
+    """Draw which pixels are known: each is missing with probability `missing`, in [0, 1).
+
+    Args:
+        shape: (1, 1, H, W) draws once for all channels of a pixel; (1, C, H, W) each channel on its own.
+
+    Returns:
+        A float tensor of that shape, 1 = known.
+    """
+    return (torch.rand(shape, generator=generator) >= missing).float()
+
+
+class Options(Part):
+    """What all operators' options share."""
+
+    @property
+    def multiple_of(self) -> int:
+        """What the sides of the picture have to be a multiple of."""
+        return 1
+
+    def observe(self, operator: nn.Module, x: Tensor) -> Tensor:
+        """The clean observation A(x)."""
+        return operator(x)  # type: ignore[no-any-return]
+
+
+class IdentityOptions(Options):
+    """No options."""
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> nn.Module:
+        """The operator for a picture."""
+        return Identity()
+
+
+class MaskOptions(Options):
+    """Either a random mask, or a `file`: a picture that is white where pixels are missing."""
+
+    missing: float = Field(0.5, ge=0, lt=1, description="probability that a pixel is a hole")
+    per_channel: bool = Field(False, description="draw each channel on its own")
+    file: str | None = Field(None, description="white = hole, black = known")
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Mask:
+        """Draw or read which pixels are known; UsageError where a file's size differs from the picture's."""
+        height, width = x.shape[-2:]
+        if self.file is None:
+            channels = x.shape[1] if self.per_channel else 1
+            return Mask(bernoulli_mask((1, channels, height, width), self.missing, generator))
+        known = read_mask(self.file)
+        if known.shape[-2:] != x.shape[-2:]:
+            raise UsageError(
+                f"{self.file}: the mask is {known.shape[-1]}x{known.shape[-2]}, but the picture is {width}x{height}"
+            )
+        if not known.any():
+            raise UsageError(f"{self.file}: the mask leaves no pixel known (white = hole)")
+        return Mask(known)
+
+
+class DownsampleOptions(Options):
+    """`low_resolution: operator` makes the observation with A itself; `paper` makes it as the paper's code
+    did, with Pillow's Lanczos (three lobes) on 8-bit pixels, so that A(truth) is 39 dB from y."""
+
+    factor: Literal[2, 4, 8] = 4
+    low_resolution: Literal["operator", "paper"] = "operator"
+
+    @property
+    def multiple_of(self) -> int:
+        """Sides of the picture have to be a multiple of the factor."""
+        return self.factor
+
+    def draw(self, x: Tensor, generator: torch.Generator) -> Downsample:
+        """The operator for a picture."""
+        return Downsample(self.factor)
+
+    def observe(self, operator: nn.Module, x: Tensor) -> Tensor:
+        """The low-resolution picture."""
+        if self.low_resolution == "operator":
+            return super().observe(operator, x)
+        picture = Image.fromarray(to_uint8(x))
+        small = picture.resize((picture.width // self.factor, picture.height // self.factor), Image.Resampling.LANCZOS)
+        pixels = torch.from_numpy(np.array(small, dtype=np.float32) / 255)
+        return pixels[None, None] if pixels.ndim == 2 else pixels.movedim(2, 0)[None].contiguous()
+
+
+OPERATORS: dict[str, type[Any]] = {
+    "identity": IdentityOptions,
+    "mask": MaskOptions,
+    "downsample": DownsampleOptions,
+}
+
+
+def gaussian(clean: Tensor, generator: torch.Generator, sigma: float, clip: bool) -> Tensor:
+    """Add white Gaussian noise; `sigma` on the scale of 0…255; clipped to [0, 1] as in the paper, or not."""
+    noisy = clean + torch.randn(clean.shape, generator=generator) * (sigma / 255)
+    return noisy.clamp(0, 1) if clip else noisy
+
+
+def none(clean: Tensor, generator: torch.Generator, sigma: float, clip: bool) -> Tensor:
+    """No noise."""
+    return clean
+
+
+NOISES: dict[str, Callable[[Tensor, torch.Generator, float, bool], Tensor]] = {"none": none, "gaussian": gaussian}

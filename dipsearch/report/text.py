@@ -1,0 +1,94 @@
+"""Leaderboards as text: a terminal table, CSV, JSON, Markdown."""
+
+import io
+import json
+from collections.abc import Callable
+
+import pandas as pd
+
+from dipsearch.leaderboard import COLUMNS, Leaderboard
+
+DIGITS = {"psnr": 2, "psnr_sd": 2, "oracle_psnr": 2, "ssim": 3, "gflop": 2, "seconds": 1}
+
+
+def caption(board: Leaderboard) -> str:
+    """What the numbers are, in a line or two."""
+    pictures, recipe = board.setting["pictures"], board.setting["recipe"]
+    kind = {"rerun": "re-run", "search": "search score (proxy fits, not evidence: re-run the best)"}[board.purpose]
+    size = f"{pictures['size']} px" if pictures["size"] else "whole pictures"
+    shrunk = f", shrunk by {pictures['shrink']}" if pictures["shrink"] > 1 else ""
+    text = (
+        f"{board.task}, {kind}: preset {board.preset}, {size}{shrunk}, {recipe['iterations']} iterations, "
+        f"stop {recipe['stop']}, metric {board.metric}; judged on {', '.join(board.images)}. PSNR in dB, mean over pictures and "
+        "seeds; sd over seeds. Oracle PSNR chose its iteration with the clean picture: never comparable with PSNR."
+    )
+    if board.other_protocols:
+        text += f" Runs of {board.other_protocols} other protocol(s) are not shown."
+    if board.broken:
+        text += f" {len(board.broken)} file(s) could not be read as runs, the first: {board.broken[0]}."
+    return text
+
+
+def cells(board: Leaderboard) -> pd.DataFrame:
+    """The table as words, with its columns in order; an empty cell where there is no number.
+
+    Columns that say nothing in this table (no rollback, no failure) are left out.
+    """
+    table = board.table
+    shown = [name for name in COLUMNS if name not in ("rollbacks", "failed") or bool(table[name].any())]
+    words = pd.DataFrame({COLUMNS[name]: [_word(name, value) for value in table[name]] for name in shown})
+    return words
+
+
+def _word(column: str, value: object) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return ""
+    if column in DIGITS:
+        return f"{value:.{DIGITS[column]}f}"
+    return f"{value:.0f}" if isinstance(value, float) else f"{value:,}" if column == "parameters" else str(value)
+
+
+def as_table(board: Leaderboard) -> str:
+    """Aligned columns under a caption, as wide as they need to be."""
+    from rich.console import Console
+    from rich.table import Table
+
+    words = cells(board)
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in words.columns:
+        left = name in ("genome", "network", "found on")
+        grid.add_column(name, justify="left" if left else "right", no_wrap=True)
+    for row in words.itertuples(index=False):
+        grid.add_row(*(str(cell).replace("[", "\\[") for cell in row))
+    sink = Console(file=io.StringIO(), width=400, color_system=None)
+    sink.print(grid)
+    lines = sink.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return caption(board) + "\n\n" + "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def as_csv(board: Leaderboard) -> str:
+    """Full precision, one line for each row."""
+    return board.table[list(COLUMNS)].to_csv(index=False)
+
+
+def as_json(board: Leaderboard) -> str:
+    """Full precision, with the protocol and what the numbers are."""
+    rows = json.loads(board.table[[*COLUMNS, "subject", "genome"]].to_json(orient="records"))
+    facts = {"task": board.task, "preset": board.preset, "purpose": board.purpose, "metric": board.metric}
+    return json.dumps({**facts, "images": board.images, "setting": board.setting, "rows": rows}, indent=1) + "\n"
+
+
+def as_markdown(board: Leaderboard) -> str:
+    """A pipe table under its caption."""
+    words = cells(board)
+    rows = [list(words.columns), ["---"] * len(words.columns), *words.to_numpy().tolist()]
+    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return caption(board) + "\n\n" + "\n".join(lines) + "\n"
+
+
+FORMATS: dict[str, Callable[[Leaderboard], str]] = {
+    "table": as_table,
+    "csv": as_csv,
+    "json": as_json,
+    "md": as_markdown,
+}

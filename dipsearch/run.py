@@ -1,0 +1,189 @@
+"""Runs: the record of one fit, and the store that keeps one JSON file for each.
+
+A run's name is made of its inputs, so a run that exists is never repeated: that is resume, sharing and
+merging at once. A file appears whole or not at all.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dipsearch.error import DipsearchError
+
+if TYPE_CHECKING:  # the store reads and writes records; only what makes them needs torch
+    from dipsearch.fit.engine import Fit
+
+SCHEMA = 1
+OK = "ok"
+
+
+def hashed(data: Any) -> str:
+    """16 hexadecimal digits of plain data, independent of the order of keys."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fit, or one classical baseline: what went in, what came out, where, how long.
+
+    `protocol` identifies everything but the genome, the picture and the seeds: runs of one protocol
+    are comparable. PSNR in dB and SSIM under `metric`; `psnr` is the honest result, `oracle_psnr` is not.
+    """
+
+    task: str
+    purpose: str  # "search" or "rerun"
+    preset: str
+    protocol: str
+    setting: dict[str, Any]  # what `protocol` is a hash of
+    metric: str
+    image: str
+    digest: str
+    repeat: int
+    seed: int
+    name: str  # of the genome or baseline, for people
+    genome_key: str | None  # None: a baseline
+    genome: dict[str, Any] | None
+    summary: str
+    status: str = OK
+    reason: str = ""
+    psnr: float | None = None
+    ssim: float | None = None
+    oracle_psnr: float | None = None
+    oracle_iteration: int | None = None
+    iterations: int = 0
+    chosen: int = 0
+    stop_reason: str = ""
+    rollbacks: int = 0
+    seconds: float = 0.0
+    parameters: int = 0
+    gflop: float = 0.0
+    device: str = "cpu"
+    machine: dict[str, Any] = field(default_factory=dict)
+    created: str = ""
+    schema: int = SCHEMA
+
+    @property
+    def key(self) -> str:
+        """What makes this run the same as another: its inputs."""
+        return run_key(self.protocol, self.genome_key or self.name, self.digest, self.seed)
+
+
+def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
+    """The key of a run: protocol, genome key (or baseline name), picture and seed."""
+    return hashed([SCHEMA, protocol, subject, digest, seed])
+
+
+class RunStore:
+    """Runs under a folder: TASK/IMAGE-KEY.json, with a curve (.csv) and a thumbnail (.png) beside it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, task: str, key: str) -> dict[str, Any] | None:
+        """The run with this key, or None. A file that does not parse counts as absent, and is replaced."""
+        for path in (self.root / task).glob(f"*-{key}.json"):
+            if run := read_run(path):
+                return run
+        return None
+
+    def load(self, task: str) -> tuple[list[dict[str, Any]], list[Path]]:
+        """All runs of a task, and the files that could not be read as runs."""
+        runs, broken = [], []
+        for path in sorted((self.root / task).glob("*.json")):
+            run = read_run(path)
+            if run is None:
+                broken.append(path)
+            else:
+                runs.append(run)
+        return runs, broken
+
+    def save(self, run: Run, fit: "Fit | None" = None) -> Path:
+        """Write a run: curve and thumbnail first, the record last and atomically."""
+        stem = "".join(letter if letter.isalnum() else "_" for letter in run.image.split(":")[-1].split("/")[-1])[:40]
+        path = self.root / run.task / f"{stem}-{run.key}.json"
+        if fit is not None:
+            from dipsearch.image import thumbnail
+
+            write_atomically(path.with_suffix(".png"), lambda temporary: thumbnail(fit.x, temporary))
+            write_atomically(path.with_suffix(".csv"), lambda temporary: _write_curve(fit.curve, temporary))
+        record = asdict(run) | {"created": datetime.now(UTC).isoformat(timespec="seconds")}
+        text = json.dumps(record, indent=1, allow_nan=False, sort_keys=True)
+        write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+        return path
+
+
+def read_run(path: Path) -> dict[str, Any] | None:
+    """A run's record, or None where the file is not a whole run of this schema."""
+    try:
+        run = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return run if isinstance(run, dict) and run.get("schema") == SCHEMA else None
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file, flush it to the disk and give it its name.
+
+    DipsearchError names the file where that fails; nothing half-written is left.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise DipsearchError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _write_curve(curve: dict[str, list[float]], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(curve)
+        writer.writerows(zip(*curve.values(), strict=True))
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that made a run."""
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count() or 1,
+        **{package: package_version(package) for package in ("dipsearch", "torch", "optuna", "numpy")},
+    }
+
+
+def package_version(package: str) -> str:
+    """The installed version, or "unknown" (a checkout that was never installed)."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

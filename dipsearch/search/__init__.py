@@ -1,0 +1,1 @@
+"""The outer loop: propose genomes, spend fits on them, keep the evidence."""

@@ -1,0 +1,195 @@
+"""One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from dipsearch.baseline import BASELINES
+from dipsearch.error import FitError, OutOfMemory
+from dipsearch.fit.engine import Fit, Fitting
+from dipsearch.fit.recipe import Recipe
+from dipsearch.genome import Genome
+from dipsearch.metric import psnr, ssim
+from dipsearch.network.build import Cost, cost
+from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key
+from dipsearch.task import Effort, Observation, Task, observe
+
+MEMORY_MARGIN = 1.5  # between predicted and used, for what the prediction does not see
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Everything about a run but the genome and the instance: what makes runs comparable."""
+
+    task: Task
+    effort: Effort
+    preset: str
+    purpose: str
+    recipe: Recipe
+    device: str = "auto"
+    setting: dict[str, Any] = field(init=False)
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        setting = {
+            "operator": self.task.operator.model_dump(mode="json"),
+            "noise": self.task.noise.model_dump(mode="json"),
+            "metric": self.task.metric,
+            "pictures": self.effort.model_dump(mode="json", include={"shrink", "size", "multiple_of"}),
+            "recipe": self.recipe.model_dump(mode="json"),
+        }
+        object.__setattr__(self, "setting", setting)
+        object.__setattr__(self, "key", hashed(setting))
+
+    def observe(self, images: list[str], *, seed: int, repeats: int) -> list[Observation]:
+        """Every picture with every repeat, pictures first."""
+        return [
+            observe(self.task, self.effort, image, seed=seed, repeat=repeat)
+            for repeat in range(repeats)
+            for image in images
+        ]
+
+    def find(self, store: RunStore, subject: str, instance: Observation) -> dict[str, Any] | None:
+        """The stored run of a genome key or baseline name on an instance."""
+        return store.find(self.task.name, run_key(self.key, subject, instance.digest, instance.seed))
+
+    def fitting(self, genome: Genome, instance: Observation) -> Fitting:
+        """A fit of this protocol, not yet started."""
+        return Fitting(
+            genome,
+            instance.y,
+            instance.operator,
+            self.recipe,
+            seed=instance.seed,
+            device=self.device,
+            truth=instance.truth,
+            protocol=self.task.metric,
+        )
+
+    def run(self, name: str, genome: Genome | None, instance: Observation, **outcome: Any) -> Run:
+        """The record of an outcome."""
+        return Run(
+            task=self.task.name,
+            purpose=self.purpose,
+            preset=self.preset,
+            protocol=self.key,
+            setting=self.setting,
+            metric=self.task.metric,
+            image=instance.image,
+            digest=instance.digest,
+            repeat=instance.repeat,
+            seed=instance.seed,
+            name=name,
+            genome_key=genome.key() if genome else None,
+            genome=genome.data() if genome else None,
+            summary=genome.summary() if genome else "(baseline)",
+            machine=environment(),
+            **outcome,
+        )
+
+    def record(self, store: RunStore, name: str, genome: Genome, instance: Observation, fit: Fit) -> dict[str, Any]:
+        """Store a finished fit."""
+        price = price_of(genome, instance)
+        run = self.run(
+            name,
+            genome,
+            instance,
+            psnr=fit.psnr,
+            ssim=ssim(fit.x, instance.truth, self.task.metric),
+            oracle_psnr=fit.oracle.psnr if fit.oracle else None,
+            oracle_iteration=fit.oracle.iteration if fit.oracle else None,
+            iterations=fit.iterations,
+            chosen=fit.chosen,
+            stop_reason=fit.stop_reason,
+            rollbacks=fit.rollbacks,
+            seconds=round(fit.seconds, 3),
+            parameters=price.parameters,
+            gflop=round(price.gflop, 3),
+            device=fit.device,
+        )
+        store.save(run, fit)
+        return asdict(run)
+
+    def record_failure(
+        self, store: RunStore, name: str, genome: Genome, instance: Observation, error: FitError
+    ) -> dict[str, Any]:
+        """Store that a genome cannot be fitted, so that nobody tries again."""
+        run = self.run(name, genome, instance, status=error.reason, reason=str(error))
+        store.save(run)
+        return asdict(run)
+
+    def baseline(self, store: RunStore, name: str, instance: Observation) -> dict[str, Any]:
+        """A classical restoration, as a run."""
+        if found := self.find(store, name, instance):
+            return found
+        started = time.perf_counter()
+        x = BASELINES[name](instance.y, instance.operator, self.task.noise.sigma)
+        seconds = time.perf_counter() - started
+        metric = self.task.metric
+        scores = {"psnr": psnr(x, instance.truth, metric), "ssim": ssim(x, instance.truth, metric)}
+        run = self.run(name, None, instance, seconds=round(seconds, 4), **scores)
+        store.save(run)
+        return asdict(run)
+
+    def evaluate(
+        self,
+        store: RunStore,
+        name: str,
+        genome: Genome,
+        instance: Observation,
+        tell: Callable[[int, float], None] | None = None,
+    ) -> dict[str, Any]:
+        """Answer from the store, or fit and store; a failed fit is a run with another status than ok.
+
+        `tell` is given the iteration and the PSNR of the averaged output, every 10 iterations.
+        """
+        if found := self.find(store, genome.key(), instance):
+            return found
+        try:
+            refuse_if_too_large(genome, instance)
+            fitting = self.fitting(genome, instance)
+            if tell is not None:
+                fitting.callback = lambda iteration, x: tell(iteration, fitting.curve["psnr"][-1])
+            fitting.advance()
+        except FitError as error:
+            return self.record_failure(store, name, genome, instance, error)
+        return self.record(store, name, genome, instance, fitting.result())
+
+
+@functools.lru_cache(maxsize=512)
+def _price(genome: Genome, height: int, width: int, channels: int) -> Cost:
+    return cost(genome, height, width, channels)
+
+
+def price_of(genome: Genome, instance: Observation) -> Cost:
+    """What a step takes at the size of an instance's picture."""
+    return _price(genome, *instance.truth.shape[-2:], instance.truth.shape[1])
+
+
+def refuse_if_too_large(genome: Genome, instance: Observation) -> None:
+    """OutOfMemory before anything is built, where the prediction exceeds this machine's memory."""
+    predicted = price_of(genome, instance).memory * MEMORY_MARGIN
+    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
+    if predicted > limit:
+        gib = 2**30
+        raise OutOfMemory(f"{genome.summary()} needs about {predicted / gib:.1f} GiB of {limit / gib:.1f} GiB")
+
+
+def failed(run: dict[str, Any]) -> bool:
+    """Whether a run ended without a picture."""
+    return bool(run["status"] != OK)
+
+
+def seconds_per_iteration(protocol: Protocol, genome: Genome, instance: Observation, steps: int = 3) -> float:
+    """Measured on this machine: the median of a few steps after one to warm up."""
+    fitting = protocol.fitting(genome, instance)
+    fitting.advance(1)
+    times = []
+    for step in range(steps):
+        before = fitting.seconds
+        fitting.advance(2 + step)
+        times.append(fitting.seconds - before)
+    return sorted(times)[steps // 2]

@@ -1,0 +1,154 @@
+"""Genome -> score, prunable: the mean honest PSNR over a study's instances.
+
+With at least five instances a trial can be pruned after each of them, by a paired test against the best
+trial. With fewer, all instances advance together from rung to rung, and half of the trials are
+pruned at each rung. What is reported at a rung is the best mean so far: curves of networks that learn
+and overfit at different speeds cross, and a raw value would judge speed.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol as Interface
+
+import optuna
+
+from dipsearch.error import DipsearchError, FitError
+from dipsearch.genome import Genome
+from dipsearch.metric import psnr
+from dipsearch.run import RunStore
+from dipsearch.search.evaluation import Protocol, failed, refuse_if_too_large
+from dipsearch.seed import seed_of
+from dipsearch.task import Observation
+
+ENOUGH_FOR_A_TEST = 5  # instances: below, the smallest possible p of a paired test is above 0.05
+RUNGS = (8, 4, 2, 1)  # fractions of the budget: an eighth, a quarter, a half, all
+
+
+class Reporter(Interface):
+    """What the objective asks of a trial."""
+
+    number: int
+
+    def report(self, value: float, step: int) -> None:
+        """Tell an intermediate value."""
+
+    def should_prune(self) -> bool:
+        """Whether the pruner gives the trial up."""
+
+
+class Pruned(DipsearchError):
+    """A trial that is given up, with the reason why."""
+
+
+@dataclass
+class Objective:
+    """The score of a genome under a protocol, over a fixed list of instances.
+
+    `best` gives the values of the best trial so far, by instance. `watch` is told the progress of a
+    trial, from 0 to 1.
+    """
+
+    protocol: Protocol
+    instances: list[Observation]
+    store: RunStore
+    seed: int
+    best: Callable[[], dict[int, float]]
+    watch: Callable[[float], None] = lambda share: None
+
+    @property
+    def tests_instances(self) -> bool:
+        """Whether pruning looks at instances, rather than rungs."""
+        return len(self.instances) >= ENOUGH_FOR_A_TEST
+
+    def __call__(self, genome: Genome, trial: Reporter) -> tuple[float, bool]:
+        """The score in dB, and whether all instances were fitted to the end.
+
+        Pruned says why a trial was given up, or why the genome cannot be fitted.
+        """
+        stored = [self.protocol.find(self.store, genome.key(), instance) for instance in self.instances]
+        for run in stored:
+            if run is not None and failed(run):
+                raise Pruned(f"{run['status']}: {run['reason']}")
+        if all(stored):
+            return sum(run["psnr"] for run in stored if run) / len(stored), True
+        try:
+            refuse_if_too_large(genome, self.instances[0])
+        except FitError as error:
+            raise Pruned(f"{error.reason}: {error}") from None
+        return self._by_instance(genome, trial) if self.tests_instances else (self._by_rung(genome, trial), True)
+
+    def _by_rung(self, genome: Genome, trial: Reporter) -> float:
+        best = float("-inf")
+        fittings = []
+        for instance in self.instances:
+            with self._failures_kept(genome, instance):
+                fittings.append(self.protocol.fitting(genome, instance))
+        iterations = self.protocol.recipe.iterations
+        for share in RUNGS:
+            until = max(1, iterations // share)
+            scores = []
+            for fitting, instance in zip(fittings, self.instances, strict=True):
+                with self._failures_kept(genome, instance):
+                    fitting.advance(until)
+                scores.append(psnr(fitting.current, instance.truth, self.protocol.task.metric))
+                self.watch(sum(fitting.iteration for fitting in fittings) / (iterations * len(fittings)))
+            best = max(best, sum(scores) / len(scores))
+            if share > 1:
+                trial.report(best, until)
+                if trial.should_prune():
+                    raise Pruned(f"rung: {best:.2f} dB at {until} of {iterations} iterations")
+        results = [fitting.result() for fitting in fittings]
+        for fit, instance in zip(results, self.instances, strict=True):
+            self.protocol.record(self.store, genome.key()[:8], genome, instance, fit)
+        return sum(fit.psnr for fit in results if fit.psnr is not None) / len(results)
+
+    @contextmanager
+    def _failures_kept(self, genome: Genome, instance: Observation) -> Iterator[None]:
+        """Turn a fit that fails into a stored failure and a pruned trial."""
+        try:
+            yield
+        except FitError as error:
+            self.protocol.record_failure(self.store, genome.key()[:8], genome, instance, error)
+            raise Pruned(f"{error.reason}: {error}") from None
+
+    def _by_instance(self, genome: Genome, trial: Reporter) -> tuple[float, bool]:
+        order = list(range(len(self.instances)))
+        random.Random(seed_of(self.seed, trial.number)).shuffle(order)  # noqa: S311
+        values: dict[int, float] = {}
+        for done, index in enumerate(order):
+            run = self.protocol.evaluate(self.store, genome.key()[:8], genome, self.instances[index])
+            if failed(run):
+                raise Pruned(f"{run['status']}: {run['reason']}")
+            values[index] = run["psnr"]
+            self.watch((done + 1) / len(order))
+            trial.report(run["psnr"], index)
+            if len(values) < len(order) and trial.should_prune():
+                return imputed(values, self.best()), False
+        return sum(values.values()) / len(values), True
+
+
+def imputed(values: dict[int, float], best: dict[int, float]) -> float:
+    """The mean over all instances of a trial that saw some: the best trial's mean, plus the mean paired
+    difference to it. A mean over the instances seen would reward having seen the easy ones."""
+    paired = [values[index] - best[index] for index in values if index in best]
+    if not paired:
+        return sum(values.values()) / len(values)
+    return sum(best.values()) / len(best) + sum(paired) / len(paired)
+
+
+class Gated(optuna.pruners.BasePruner):
+    """Another pruner, whose verdicts count only once `start_up` trials are complete.
+
+    It is asked from the first trial on, because successive halving compares with the trials that it has seen.
+    """
+
+    def __init__(self, inner: optuna.pruners.BasePruner, start_up: int) -> None:
+        self.inner, self.start_up = inner, start_up
+
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        """Whether the inner pruner gives the trial up, after the start-up."""
+        verdict = self.inner.prune(study, trial)
+        complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
+        return verdict and len(complete) >= self.start_up

@@ -1,0 +1,98 @@
+"""Fits of chosen genomes at full budget on the evaluation images, with several seeds: the evidence."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dipsearch.error import UsageError
+from dipsearch.genome import Genome, load_genome, parse_genome
+from dipsearch.leaderboard import search_ranking
+from dipsearch.run import RunStore
+from dipsearch.search.evaluation import Protocol, seconds_per_iteration
+from dipsearch.task import Observation, RerunEffort, Task
+
+
+@dataclass
+class Rerun:
+    """Which genomes and baselines to run on which instances.
+
+    Args:
+        protocol: the task at a re-run preset.
+        genomes: by name, for people.
+        store: of runs.
+        seed: every picture and repeat gets its own, made of it.
+        seeds: repeats of each picture.
+    """
+
+    protocol: Protocol
+    genomes: dict[str, Genome]
+    store: RunStore
+    seed: int
+    seeds: int
+    instances: list[Observation] = field(init=False)
+
+    def __post_init__(self) -> None:
+        task, effort = self.protocol.task, self.protocol.effort
+        images = list(task.images.evaluation[: effort.images])
+        self.instances = self.protocol.observe(images, seed=self.seed, repeats=self.seeds)
+
+    @property
+    def missing(self) -> list[tuple[str, Genome, Observation]]:
+        """The fits that the store does not hold, all genomes of one instance before the next instance."""
+        return [
+            (name, genome, instance)
+            for instance in self.instances
+            for name, genome in self.genomes.items()
+            if self.protocol.find(self.store, genome.key(), instance) is None
+        ]
+
+    def predict(self) -> float:
+        """Seconds for the missing fits, from a few timed steps of each genome."""
+        seconds = 0.0
+        missing = self.missing
+        for name, genome in self.genomes.items():
+            fits = [instance for other, _, instance in missing if other == name]
+            if fits:
+                step = seconds_per_iteration(self.protocol, genome, fits[0])
+                pixels = sum(instance.truth.numel() for instance in fits) / fits[0].truth.numel()
+                seconds += step * self.protocol.recipe.iterations * pixels
+        return seconds
+
+    def run(self, watch: Callable[[str, Observation, int, float], None]) -> Iterator[dict[str, Any]]:
+        """Baselines first, then every missing fit; yields each run as it is stored.
+
+        `watch` is told the genome's name, the instance, the iteration and the honest PSNR so far.
+        """
+        for instance in self.instances:
+            for baseline in self.protocol.task.baselines:
+                yield self.protocol.baseline(self.store, baseline, instance)
+        for name, genome, instance in self.missing:
+
+            def tell(iteration: int, score: float, name: str = name, instance: Observation = instance) -> None:
+                watch(name, instance, iteration, score)
+
+            yield self.protocol.evaluate(self.store, name, genome, instance, tell)
+
+
+def best_genomes(task: Task, store: RunStore, top: int) -> dict[str, Genome]:
+    """The `top` genomes of the search so far; UsageError where nothing was searched."""
+    ranking = search_ranking(store, task.name)
+    if ranking.empty:
+        raise UsageError(f"no finished trial for task {task.name!r} under {store.root}; run: dipsearch search --task {task.name}")
+    return {str(row["name"]): parse_genome(row["genome"]) for row in ranking.head(top).to_dict("records")}
+
+
+def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Genome]:
+    """The genomes to judge: those named, or the best found and the task's published one."""
+    if named:
+        return {name.split("/")[-1].removesuffix(".yaml"): load_genome(name) for name in named}
+    published = load_genome(task.genome)
+    found = {name: genome for name, genome in best_genomes(task, store, top).items() if genome.key() != published.key()}
+    return {task.genome: published} | found
+
+
+def chosen_effort(effort: RerunEffort, iterations: int | None) -> RerunEffort:
+    """A preset with another number of iterations."""
+    if iterations is None:
+        return effort
+    return effort.model_copy(update={"recipe": effort.recipe | {"iterations": iterations}})

@@ -1,0 +1,302 @@
+"""The Optuna study: sampler, pruner, storage, resume. One process owns it and is its only writer."""
+
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+import pandas as pd
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
+
+from dipsearch import catalog
+from dipsearch.error import DipsearchError, UsageError, unknown
+from dipsearch.genome import Genome, load_genome
+from dipsearch.run import RunStore, environment, package_version, write_atomically
+from dipsearch.search.evaluation import Protocol, seconds_per_iteration
+from dipsearch.search.objective import ENOUGH_FOR_A_TEST, RUNGS, Gated, Objective, Pruned
+from dipsearch.space import Space
+from dipsearch.task import Observation, SearchEffort, Task
+
+SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed, start_up: optuna.samplers.TPESampler(seed=seed, n_startup_trials=start_up),
+    "random": lambda seed, start_up: optuna.samplers.RandomSampler(seed=seed),
+}
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+SURVIVING = 0.45  # share of a full fit that a trial costs once pruning works (0.31 by arithmetic, and re-fits)
+PROBES = 4  # genomes timed for the prediction
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a search depends on; a study is resumed under the same ones only."""
+
+    task: Task
+    space: Space
+    preset: str
+    effort: SearchEffort
+    seed: int = 0
+    sampler: str = "tpe"
+    device: str = "auto"
+
+    def config(self, instances: list[Observation]) -> dict[str, Any]:
+        """Plain data, written beside the study and compared on resume."""
+        effort = self.effort.model_dump(mode="json", exclude={"trials", "timeout"})
+        task = self.task.model_dump(mode="json", exclude={"search", "rerun"})
+        return {
+            "task": task,
+            "space": self.space.model_dump(mode="json"),
+            "preset": self.preset,
+            "effort": effort,
+            "seed": self.seed,
+            "sampler": self.sampler,
+            "pictures": sorted({instance.digest for instance in instances}),
+            "optuna": package_version("optuna"),
+        }
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened in a search, for whoever shows it: a trial's start, progress or end."""
+
+    kind: str  # "start", "progress", "end"
+    number: int  # trials done before this one
+    total: int
+    share: float = 0.0  # of the current trial
+    summary: str = ""
+    outcome: str = ""  # "complete", "pruned"
+    value: float | None = None
+    reason: str = ""
+    seconds: float = 0.0
+    best: float | None = None
+
+
+@dataclass
+class Search:
+    """A study with what it works on. Use it as a context: it holds the study's lock.
+
+    Args:
+        settings: the task, space, preset and seeds.
+        folder: of the study (study.db, config.yaml, environment.json).
+        store: of runs.
+        resume: go on with a study that exists; otherwise its existence is an error.
+        watch: told every Event.
+    """
+
+    settings: Settings
+    folder: Path
+    store: RunStore
+    resume: bool = False
+    watch: Callable[[Event], None] = lambda event: None
+    instances: list[Observation] = field(init=False)
+    protocol: Protocol = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings, effort = self.settings, self.settings.effort
+        if settings.sampler not in SAMPLERS:
+            raise UsageError(unknown("sampler", settings.sampler, SAMPLERS))
+        images = list(settings.task.images.search[: effort.images])
+        self.protocol = Protocol(
+            settings.task, effort, settings.preset, "search", settings.task.recipe_for(effort), settings.device
+        )
+        self.instances = self.protocol.observe(images, seed=settings.seed, repeats=effort.repeats)
+
+    @contextmanager
+    def opened(self) -> Iterator["Search"]:
+        """Hold the study's lock, and open or create the study."""
+        existed = (self.folder / "study.db").exists()
+        if existed and not self.resume:
+            raise UsageError(f"{self.folder}: this study exists; go on with --resume, or choose another --study name")
+        if self.resume and not existed:
+            raise UsageError(f"{self.folder}: no study to resume there")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.folder / "study.lock", timeout=0)
+            with lock:
+                self._check_config(existed)
+                self._study = self._open()
+                yield self
+        except filelock.Timeout:
+            raise DipsearchError(f"{self.folder}: another process is working on this study") from None
+        except OSError as error:
+            raise DipsearchError(f"{self.folder}: {error.strerror or error}") from None
+
+    def predict(self) -> float:
+        """Seconds that the trials still to come should take, from a few steps of some genomes timed here."""
+        space, seed = self.settings.space, self.settings.seed
+        probes = [space.sample(seed + probe) for probe in range(PROBES)]
+        step = sum(seconds_per_iteration(self.protocol, genome, self.instances[0]) for genome in probes) / PROBES
+        effort = self.settings.effort
+        full = step * self.protocol.recipe.iterations * len(self.instances)
+        missing = max(0, effort.trials - self.done)
+        unpruned = min(missing, max(0, effort.start_up - self.done))
+        return min(effort.timeout, full * (unpruned + (missing - unpruned) * SURVIVING))
+
+    @property
+    def done(self) -> int:
+        """Trials finished or pruned."""
+        return len(self._study.get_trials(deepcopy=False, states=DONE))
+
+    def run(self) -> str:
+        """Run trials until `trials` are finished or pruned ("done") or the time is over ("timeout")."""
+        started, effort = time.monotonic(), self.settings.effort
+        while self.done < effort.trials:
+            if time.monotonic() - started > effort.timeout:
+                return "timeout"
+            self._one()
+        return "done"
+
+    def _one(self) -> None:
+        total, number, started = self.settings.effort.trials, self.done, time.monotonic()
+        trial = self._study.ask()
+        trial.set_user_attr("started", True)
+        chosen = self.settings.space.suggest(trial.suggest_categorical)  # type: ignore[arg-type]
+        summary, value, reason, whole = "", None, "", False
+        try:
+            genome = self._genome(chosen)
+            summary = genome.summary()
+            trial.set_user_attr("genome_key", genome.key())
+            self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
+            self._refuse_repeats(genome, trial.number)
+            objective = Objective(
+                self.protocol,
+                self.instances,
+                self.store,
+                self.settings.seed,
+                best=self._best_values,
+                watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
+            )
+            value, whole = objective(genome, trial)
+        except Pruned as pruned:
+            reason = str(pruned)
+        except BaseException:
+            self._study.tell(trial, state=TrialState.FAIL)
+            raise
+        if value is None:
+            trial.set_user_attr("reason", reason)
+            self._study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_user_attr("whole", whole)
+            self._study.tell(trial, value)
+        self.watch(
+            Event(
+                "end",
+                number + 1,
+                total,
+                1.0,
+                summary,
+                "pruned" if value is None else "complete",
+                value,
+                reason,
+                time.monotonic() - started,
+                self.best_value(),
+            )
+        )
+
+    def _genome(self, chosen: dict[str, Any]) -> Genome:
+        try:
+            return self.settings.space.genome(chosen)
+        except ValidationError as error:
+            raise Pruned(f"no such network: {catalog.describe(error)}") from None
+
+    def _refuse_repeats(self, genome: Genome, number: int) -> None:
+        """A network that was pruned once is pruned again without a fit (the store answers for fitted ones)."""
+        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
+            if trial.number != number and trial.user_attrs.get("genome_key") == genome.key():
+                raise Pruned(f"same network as trial {trial.number}: {trial.user_attrs.get('reason', 'pruned')}")
+
+    def _open(self) -> optuna.Study:
+        effort, settings = self.settings.effort, self.settings
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # WilcoxonPruner
+            if len(self.instances) >= ENOUGH_FOR_A_TEST:
+                pruner: optuna.pruners.BasePruner = optuna.pruners.WilcoxonPruner(
+                    p_threshold=0.05, n_startup_steps=ENOUGH_FOR_A_TEST
+                )
+            else:
+                first = max(1, self.protocol.recipe.iterations // RUNGS[0])
+                pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+            study = optuna.create_study(
+                study_name=self.folder.name,
+                storage=f"sqlite:///{self.folder / 'study.db'}",
+                direction="maximize",
+                load_if_exists=True,
+                pruner=Gated(pruner, effort.start_up),
+            )
+        # A sampler's random state is not in the study: with the same seed, a resumed one would repeat itself.
+        study.sampler = SAMPLERS[settings.sampler](settings.seed + len(study.get_trials(deepcopy=False)), effort.start_up)
+        self._requeue(study)
+        if not study.get_trials(deepcopy=False):
+            for name in settings.space.start:
+                if chosen := settings.space.find(load_genome(name)):
+                    study.enqueue_trial(chosen)
+        return study
+
+    def _requeue(self, study: optuna.Study) -> None:
+        """Trials that a dead process left running, or that an interruption ended, run again with the same
+        parameters; each once."""
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+        trials = study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get("retry_of") for trial in trials}
+        for trial in trials:
+            if trial.state == TrialState.FAIL and trial.number not in again and trial.params:
+                study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+
+    def _check_config(self, existed: bool) -> None:
+        """Write what the search depends on, or compare it with what the study was made with."""
+        config, path = self.settings.config(self.instances), self.folder / "config.yaml"
+        if existed and path.exists():
+            before = catalog.read_yaml(path)
+            differing = [key for key in config if not isinstance(before, dict) or _plain(before.get(key)) != _plain(config[key])]
+            if differing:
+                raise UsageError(
+                    f"{path}: the study was made with another {', another '.join(differing)}; "
+                    "resume it with the same, or choose another --study name"
+                )
+            return
+        write_atomically(path, lambda temporary: temporary.write_text(catalog.dump_yaml(config), encoding="utf-8"))
+        facts = json.dumps(environment(), indent=1)
+        write_atomically(self.folder / "environment.json", lambda temporary: temporary.write_text(facts + "\n"))
+
+    def _whole_trials(self) -> list[FrozenTrial]:
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [trial for trial in complete if trial.user_attrs.get("whole")]
+
+    def _best(self) -> FrozenTrial | None:
+        return max(self._whole_trials(), key=lambda trial: trial.value or float("-inf"), default=None)
+
+    def best_value(self) -> float | None:
+        """The best score so far, in dB, among trials fitted on every instance."""
+        best = self._best()
+        return best.value if best else None
+
+    def _best_values(self) -> dict[int, float]:
+        best = self._best()
+        return dict(best.intermediate_values) if best else {}
+
+    def given_up(self) -> list[tuple[int, str]]:
+        """Number and reason of every pruned trial."""
+        pruned = self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        return [(trial.number, str(trial.user_attrs.get("reason", "pruned"))) for trial in pruned]
+
+    def rung_agreement(self) -> tuple[float, int] | None:
+        """Spearman's rank correlation of the first rung with the score, over trials fitted to the end, and
+        their number: whether pruning at that rung can be trusted. None below five trials."""
+        trials = [trial for trial in self._whole_trials() if trial.intermediate_values]
+        if len(trials) < 5 or len(self.instances) >= ENOUGH_FOR_A_TEST:
+            return None
+        first = pd.Series([trial.intermediate_values[min(trial.intermediate_values)] for trial in trials])
+        return float(first.rank().corr(pd.Series([trial.value for trial in trials]).rank())), len(trials)
+
+
+def _plain(data: Any) -> Any:
+    """Data as JSON would give it back: lists for tuples, words for keys."""
+    return json.loads(json.dumps(data))

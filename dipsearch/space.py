@@ -1,0 +1,194 @@
+"""Search spaces: sets of genomes, written as YAML under search_spaces/.
+
+A space names genes with their choices, and one template of a genome for each family, in which `$gene`
+stands for the chosen value. Optuna always sees every gene, also those that the chosen family or depth
+does not use: a fixed length keeps its joint models usable.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from dipsearch import catalog
+from dipsearch.error import UsageError, unknown
+from dipsearch.genome import Genome, Part, parse_genome
+
+Choice = bool | int | float | str
+Suggest = Callable[[str, list[Choice]], Choice]  # Optuna's `trial.suggest_categorical` is one
+FAMILY = "family"
+MOST_LEVELS = 8
+
+
+class Gene(Part):
+    """Choices of one gene; with `levels`, one slot for each of so many levels (`gene.0`, `gene.1`, …)."""
+
+    choices: tuple[Choice, ...] = Field(min_length=1)
+    levels: int | None = Field(None, ge=1, le=MOST_LEVELS)
+
+
+class Space(Part):
+    """A set of genomes."""
+
+    name: str = ""
+    about: str
+    source: str = ""
+    genes: dict[str, Gene]
+    templates: dict[str, dict[str, Any]] = Field(min_length=1)
+    start: tuple[str, ...] = Field((), description="genomes by name that a search tries first")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_genes(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(genes := data.get("genes"), dict):
+            full = {name: {"choices": gene} if isinstance(gene, list) else gene for name, gene in genes.items()}
+            return data | {"genes": full}
+        return data
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        used = {name for template in self.templates.values() for name in _genes_in(template)}
+        for name in used:
+            if name not in self.genes:
+                raise ValueError(unknown("gene", name, self.genes))
+        if unused := set(self.genes) - used:
+            raise ValueError(f"genes.{min(unused)}: no template uses it")
+        if not any(self._valid(self.draw(random.Random(seed))) for seed in range(200)):
+            raise ValueError(f"the space has no valid genome; {self._first_problem()}")
+        return self
+
+    @property
+    def slots(self) -> dict[str, list[Choice]]:
+        """What Optuna sees: every slot with its choices, in a fixed order."""
+        slots: dict[str, list[Choice]] = {}
+        if len(self.templates) > 1:
+            slots[FAMILY] = list(self.templates)
+        for name, gene in self.genes.items():
+            levels = [name] if gene.levels is None else [f"{name}.{level}" for level in range(gene.levels)]
+            slots |= {slot: list(gene.choices) for slot in levels}
+        return slots
+
+    def suggest(self, suggest: Suggest) -> dict[str, Choice]:
+        """Ask for every slot: `space.suggest(trial.suggest_categorical)`."""
+        return {slot: suggest(slot, choices) for slot, choices in self.slots.items()}
+
+    def draw(self, rng: random.Random) -> dict[str, Choice]:
+        """Choose every slot at random, all choices alike."""
+        return self.suggest(lambda slot, choices: rng.choice(choices))
+
+    def sample(self, seed: int) -> Genome:
+        """A random valid genome; the same for the same seed."""
+        rng = random.Random(seed)
+        for _ in range(1000):
+            if genome := self._valid(self.draw(rng)):
+                return genome
+        raise UsageError(f"space {self.name!r}: no valid genome among 1000 drawn; {self._first_problem()}")
+
+    def genome(self, chosen: dict[str, Choice]) -> Genome:
+        """The genome of chosen slots; ValidationError where the space allows what no network can be."""
+        family = str(chosen.get(FAMILY, next(iter(self.templates))))
+        return parse_genome({FAMILY: family} | _fill(self.templates[family], self.genes, chosen))
+
+    def find(self, genome: Genome) -> dict[str, Choice] | None:
+        """Slots that give this genome (the same key), or None where it is not a member."""
+        template = self.templates.get(genome.family)
+        if template is None:
+            return None
+        chosen: dict[str, Choice] = {slot: choices[0] for slot, choices in self.slots.items()}
+        if FAMILY in chosen:
+            chosen[FAMILY] = genome.family
+        read: dict[str, set[Choice]] = {}
+        for slot, value in _read(template, genome.data(), self.genes):
+            read.setdefault(slot, set()).add(value)
+        for slot, values in read.items():
+            if len(values) > 1 or (value := next(iter(values))) not in self.slots.get(slot, []):
+                return None
+            chosen[slot] = value
+        found = self._valid(chosen)
+        return chosen if found is not None and found.key() == genome.key() else None
+
+    def __contains__(self, genome: Genome) -> bool:
+        return self.find(genome) is not None
+
+    def size(self) -> int:
+        """How many different choices of genes that matter there are: at least the number of its genomes."""
+        return sum(self._family_size(template) for template in self.templates.values())
+
+    def _family_size(self, template: dict[str, Any]) -> int:
+        used = set(_genes_in(template))
+        depth = template.get("depth")
+        gene = _gene_name(depth)
+        depths = self.genes[gene].choices if gene else (depth if isinstance(depth, int) else 5,)
+        total = 0
+        for chosen in depths:
+            count = 1
+            for name in used - {gene}:
+                choices = len(self.genes[name].choices)
+                count *= choices if self.genes[name].levels is None else choices ** int(chosen)
+            total += count
+        return total
+
+    def _valid(self, chosen: dict[str, Choice]) -> Genome | None:
+        try:
+            return self.genome(chosen)
+        except ValidationError:
+            return None
+
+    def _first_problem(self) -> str:
+        try:
+            self.genome(self.draw(random.Random(0)))
+        except ValidationError as error:
+            return f"for example: {catalog.describe(error)}"
+        return "try again"
+
+
+def _gene_name(value: Any) -> str | None:
+    return value[1:] if isinstance(value, str) and value.startswith("$") else None
+
+
+def _genes_in(template: Any) -> Iterator[str]:
+    if name := _gene_name(template):
+        yield name
+    elif isinstance(template, dict | list):
+        for part in template.values() if isinstance(template, dict) else template:
+            yield from _genes_in(part)
+
+
+def _fill(template: Any, genes: dict[str, Gene], chosen: dict[str, Choice]) -> Any:
+    """The template with every `$gene` replaced; a per-level gene becomes a list as long as the depth."""
+    depth = template.get("depth", 5)
+    depth = int(chosen[name]) if (name := _gene_name(depth)) else depth
+
+    def fill(part: Any) -> Any:
+        if name := _gene_name(part):
+            if genes[name].levels is None:
+                return chosen[name]
+            return [chosen[f"{name}.{level}"] for level in range(min(depth, genes[name].levels or 0))]
+        return {key: fill(value) for key, value in part.items()} if isinstance(part, dict) else part
+
+    return fill(template)
+
+
+def _read(template: Any, data: Any, genes: dict[str, Gene]) -> Iterator[tuple[str, Choice]]:
+    """What each slot would have to be for the template to give this data."""
+    depth = data.get("depth", 1)
+
+    def walk(part: Any, value: Any) -> Iterator[tuple[str, Choice]]:
+        if name := _gene_name(part):
+            levels = genes[name].levels
+            values = value if isinstance(value, list) else itertools.repeat(value, depth if levels else 1)
+            for level, item in enumerate(values):
+                yield (f"{name}.{level}" if levels else name), item
+        elif isinstance(part, dict) and isinstance(value, dict):
+            for key, inner in part.items():
+                yield from walk(inner, value.get(key))
+
+    return walk(template, data)
+
+
+def load_space(name: str) -> Space:
+    """Load a space by the name of a built-in one or by the path of a YAML file; UsageError says what is wrong."""
+    space = catalog.load("search_spaces", name, Space.model_validate)
+    return space.model_copy(update={"name": space.name or catalog.locate("search_spaces", name).name.split(".")[0]})

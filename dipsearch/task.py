@@ -1,0 +1,190 @@
+"""Tasks: images + operator + noise + recipe + metric protocol, as YAML under tasks/."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+from torch import Tensor, nn
+
+from dipsearch import catalog
+from dipsearch.baseline import BASELINES
+from dipsearch.error import UsageError, unknown
+from dipsearch.fit.recipe import Recipe
+from dipsearch.genome import Part
+from dipsearch.image import SMALLEST, digest, read
+from dipsearch.metric import PROTOCOLS
+from dipsearch.network.size import centre_crop
+from dipsearch.operator import NOISES, OPERATORS, Options
+from dipsearch.seed import seed_of
+
+
+def _known(kind: str, registry: dict[str, Any]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in registry:
+            raise ValueError(unknown(kind, name, registry))
+        return name
+
+    return AfterValidator(check)
+
+
+class OperatorChoice(Part):
+    """An operator's name, and beside it the options of that operator."""
+
+    model_config = {"extra": "allow", "frozen": True}
+    name: Annotated[str, _known("operator", OPERATORS)]
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Self:
+        try:
+            _ = self.options
+        except ValidationError as error:
+            raise ValueError(catalog.describe(error)) from None
+        return self
+
+    @property
+    def options(self) -> Options:
+        """The options, validated."""
+        return OPERATORS[self.name].model_validate(self.model_extra)  # type: ignore[no-any-return]
+
+
+class NoiseChoice(Part):
+    """Noise on the observation; `sigma` on the scale of 0…255."""
+
+    name: Annotated[str, _known("noise", NOISES)] = "none"
+    sigma: float = Field(0, ge=0, le=255)
+    clip: bool = True
+
+
+class Images(Part):
+    """Names (`skimage:NAME`) or paths. Genomes are found on `search` and judged on `evaluation`."""
+
+    search: tuple[str, ...] = Field(min_length=1)
+    evaluation: tuple[str, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        if both := set(self.search) & set(self.evaluation):
+            raise ValueError(f"search and evaluation images must differ, both hold {', '.join(sorted(both))}")
+        return self
+
+
+class Effort(Part):
+    """A preset: how much of the task is done. Pictures are shrunk by area, then cut around the centre."""
+
+    images: int | None = Field(None, ge=1, description="the first so many; none: all")
+    shrink: int = Field(1, ge=1, le=16)
+    size: int | None = Field(None, ge=SMALLEST, description="pixels a side; none: whole pictures")
+    multiple_of: int = Field(1, ge=1, le=512, description="cut so that both sides are multiples of it")
+    recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
+
+
+class SearchEffort(Effort):
+    """A preset of `search`: proxy fits."""
+
+    trials: int = Field(ge=1)
+    timeout: float = Field(gt=0, description="seconds, after which no trial starts")
+    repeats: int = Field(1, ge=1, description="seeds for each picture")
+    start_up: int = Field(8, ge=1, description="random trials, and trials never pruned")
+
+
+class RerunEffort(Effort):
+    """A preset of `rerun`: fits at full budget."""
+
+    seeds: int = Field(3, ge=1)
+
+
+class Task(Part):
+    """What is to be restored and how that is judged."""
+
+    name: str = ""
+    about: str
+    source: str = ""
+    operator: OperatorChoice
+    noise: NoiseChoice = NoiseChoice()
+    metric: Annotated[str, _known("metric", PROTOCOLS)]
+    genome: str = Field(description="the published network, always judged beside the found ones")
+    baselines: tuple[Annotated[str, _known("baseline", BASELINES)], ...] = ()
+    images: Images
+    recipe: Recipe = Recipe()
+    search: dict[str, SearchEffort] = Field(min_length=1)
+    rerun: dict[str, RerunEffort] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_recipes(self) -> Self:
+        for verb, presets in (("search", self.search), ("rerun", self.rerun)):
+            for preset, effort in presets.items():
+                try:
+                    self.recipe_for(effort)
+                except ValidationError as error:
+                    raise ValueError(f"{verb}.{preset}.recipe.{catalog.describe(error)}") from None
+        return self
+
+    def recipe_for(self, effort: Effort) -> Recipe:
+        """The task's recipe with a preset's changes."""
+        return Recipe.model_validate(self.recipe.model_dump() | effort.recipe)
+
+    @property
+    def image_channels(self) -> int:
+        """1 where the metric reads pictures as grey, else 3."""
+        return 1 if PROTOCOLS[self.metric].grey else 3
+
+
+def load_task(name: str) -> Task:
+    """Load a task by the name of a built-in one or by the path of a YAML file; UsageError says what is wrong."""
+    task = catalog.load("tasks", name, Task.model_validate)
+    return task.model_copy(update={"name": task.name or catalog.locate("tasks", name).name.split(".")[0]})
+
+
+def choose_effort(presets: dict[str, Any], preset: str) -> Any:
+    """A preset by name; UsageError names the choices."""
+    if preset not in presets:
+        raise UsageError(unknown("preset", preset, presets))
+    return presets[preset]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One damaged picture, and what made it: an instance of a task.
+
+    `digest` identifies the clean pixels; `seed` is made of study seed, picture and repeat, and everything
+    drawn for this instance (mask, noise, z, weights) is drawn from it.
+    """
+
+    image: str
+    digest: str
+    repeat: int
+    seed: int
+    truth: Tensor
+    y: Tensor
+    operator: nn.Module
+
+
+def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
+    """The clean picture at a preset's size, (1, C, H, W); UsageError where too little of it is left."""
+    x = read(image, grey=task.image_channels == 1)
+    if effort.shrink > 1:
+        x = F.avg_pool2d(x, effort.shrink)
+    multiple = max(effort.multiple_of, task.operator.options.multiple_of)
+    limit = effort.size or max(x.shape[-2:])
+    height, width = (min(side, limit) // multiple * multiple for side in x.shape[-2:])
+    if min(height, width) < SMALLEST:
+        raise UsageError(
+            f"{image}: too small: {width}x{height} pixels are left at shrink {effort.shrink} and multiples of {multiple}; "
+            f"at least {SMALLEST} pixels a side are needed"
+        )
+    return centre_crop(x, height, width).contiguous()
+
+
+def observe(task: Task, effort: Effort, image: str, *, seed: int, repeat: int) -> Observation:
+    """Damage one picture of a task; equal arguments give equal bits."""
+    truth = read_truth(task, effort, image)
+    name = digest(truth)
+    instance = seed_of(seed, name, repeat)
+    generator = torch.Generator().manual_seed(seed_of(instance, "corruption"))
+    options = task.operator.options
+    operator = options.draw(truth, generator)  # type: ignore[attr-defined]
+    noise = task.noise
+    y = NOISES[noise.name](options.observe(operator, truth), generator, noise.sigma, noise.clip)
+    return Observation(image, name, repeat, instance, truth, y, operator)

@@ -1,0 +1,81 @@
+"""What the command line shows while it works: on stderr, live on a terminal and as plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from dipsearch.search.study import Event
+    from dipsearch.task import Observation
+
+PLAIN_EVERY = 30.0  # seconds between plain lines of one long fit
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a person: `45 s`, `3 min 20 s`, `2 h 5 min`."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 5400:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Reporter:
+    """Progress of a search or a re-run: a bar on a terminal, a line for each trial or fit elsewhere."""
+
+    def __init__(self, console: Console, progress: Progress | None, bar: TaskID | None) -> None:
+        self._console, self._progress, self._bar = console, progress, bar
+        self._started = time.monotonic()
+        self._first: float | None = None  # work done when this process began
+        self._said = self._started
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def update(self, done: float, total: float, text: str) -> None:
+        """Move the bar to `done` of `total`, with the time that the rest should take."""
+        if self._first is None:
+            self._first = done
+        worked, passed = done - self._first, time.monotonic() - self._started
+        left = f"{duration((total - done) * passed / worked)} left" if worked > 0.2 and passed > 5 else ""
+        if self._progress is not None and self._bar is not None:
+            self._progress.update(self._bar, completed=done, total=total, text=text, left=left)
+        elif time.monotonic() - self._said > PLAIN_EVERY:
+            self._said = time.monotonic()
+            self.line(f"  {text}  {left}".rstrip())
+
+    def trial(self, event: "Event") -> None:
+        """Show what happened in a search."""
+        best = f"best {event.best:.2f} dB" if event.best is not None else ""
+        if event.kind == "end":
+            self._said = time.monotonic()
+            outcome = f"{event.value:.2f} dB" if event.value is not None else f"pruned ({event.reason})"
+            self.line(f"trial {event.number}/{event.total}  {event.summary}  {outcome}  {duration(event.seconds)}  {best}".rstrip())
+            self.update(event.number, event.total, f"trial {event.number}/{event.total}  {best}")
+        else:
+            done = event.number + event.share
+            self.update(done, event.total, f"trial {event.number + 1}/{event.total}  {event.summary}  {best}")
+
+    def fit(self, number: int, total: int, name: str, instance: "Observation", share: float, psnr: float) -> None:
+        """Show how far a fit of a re-run is."""
+        picture = instance.image.split(":")[-1]
+        text = f"fit {number}/{total}  {name} on {picture}, seed {instance.repeat}  {psnr:.2f} dB"
+        self.update(number - 1 + share, total, text)
+
+
+@contextmanager
+def reporting() -> Iterator[Reporter]:
+    """A Reporter on stderr for as long as the work lasts."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Reporter(console, None, None)
+        return
+    columns = [BarColumn(20), TextColumn("{task.fields[text]}", markup=False), TimeElapsedColumn(), TextColumn("{task.fields[left]}")]
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Reporter(console, progress, progress.add_task("", total=None, text="", left=""))
