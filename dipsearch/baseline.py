@@ -36,7 +36,9 @@ def observation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
 def non_local_means(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     """Non-local means (Buades et al., 2005) that is told the noise's sigma; h = 0.6 sigma, 5x5 patches."""
     s = sigma / 255
-    return _tensor(denoise_nl_means(_channels_last(y), patch_size=5, patch_distance=6, h=0.6 * s, sigma=s, channel_axis=-1))
+    return _tensor(
+        denoise_nl_means(_channels_last(y), patch_size=5, patch_distance=6, h=0.6 * s, sigma=s, channel_axis=-1)
+    )
 
 
 def total_variation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
@@ -47,7 +49,7 @@ def total_variation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
 def biharmonic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     """Biharmonic inpainting (Damelin and Hoang, 2018); the same holes in every channel."""
     _needs(operator, "known", "biharmonic")
-    holes = operator.known.amin(dim=1)[0].cpu().numpy() == 0  # type: ignore[union-attr, operator]
+    holes = operator.known.amin(dim=1)[0].cpu().numpy() == 0  # type: ignore[operator]
     return _tensor(inpaint_biharmonic(_channels_last(y), holes, channel_axis=-1))
 
 
@@ -56,7 +58,9 @@ def bicubic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     _needs(operator, "factor", "bicubic")
     factor = int(operator.factor)  # type: ignore[arg-type]
     size = (y.shape[-1] * factor, y.shape[-2] * factor)
-    planes = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in y[0].float().numpy()]
+    planes = [
+        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)) for plane in y[0].float().numpy()
+    ]
     return _tensor(np.stack(planes, axis=-1))
 
 

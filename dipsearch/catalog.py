@@ -40,7 +40,9 @@ def names(kind: str) -> dict[str, Traversable]:
     found: dict[str, Traversable] = {}
     for folder in reversed(folders(kind)):
         if folder.is_dir():
-            found |= {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+            found |= {
+                entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")
+            }
     return dict(sorted(found.items()))
 
 
@@ -86,7 +88,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()
+            event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 

@@ -166,6 +166,7 @@ class Hourglass(Genome):
         return self
 
     def canonical(self) -> Self:
+        """Unused skip genes, the merge of nothing, and the padding of nothing are set to their defaults."""
         changes: dict[str, Any] = {}
         if not any(self.channels_skip):
             changes["merge"] = "concatenate"
@@ -185,6 +186,7 @@ class Hourglass(Genome):
         return (*self.channels_up[1:], self.channels_down[-1])
 
     def summary(self) -> str:
+        """A few words for a table."""
         skips = f"skip {_brief(self.channels_skip)}" if any(self.channels_skip) else "no skip"
         return f"hourglass {self.depth} x {_brief(self.channels_down)}, {skips}, {_brief(self.upsample)}"
 
@@ -211,6 +213,7 @@ class UNet(Genome):
     upsample: Upsampler = "transposed"
 
     def summary(self) -> str:
+        """A few words for a table."""
         return f"U-Net {self.depth + self.plain_depth} x {self.width}, {self.upsample}"
 
 
@@ -222,6 +225,7 @@ class ResNet(Genome):
     channels: Channels = 32
 
     def summary(self) -> str:
+        """A few words for a table."""
         return f"ResNet {self.blocks} x {self.channels}"
 
 
@@ -237,6 +241,7 @@ class Pyramid(Genome):
     channels: Channels = 8
 
     def summary(self) -> str:
+        """A few words for a table."""
         return f"pyramid {self.scales} x {self.channels}"
 
 
@@ -271,5 +276,5 @@ def load_genome_file(name: str) -> GenomeFile:
 
 def _parse_file(data: Any) -> GenomeFile:
     if isinstance(data, dict) and "family" in data:
-        return GenomeFile(genome=parse_genome(data))  # type: ignore[arg-type]
+        return GenomeFile(genome=parse_genome(data))
     return GenomeFile.model_validate(data)

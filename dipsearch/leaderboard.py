@@ -100,7 +100,8 @@ def search_ranking(store: RunStore, task: str) -> pd.DataFrame:
 def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     columns = [
         "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "name", "summary",
-        "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks", "created",
+        "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
+        "rollbacks", "created",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
     frame["subject"] = frame["genome_key"].fillna(frame["name"])

@@ -19,10 +19,12 @@ def found_genome(store: RunStore, task: str, name: str) -> dict[str, Any]:
             continue
     known: dict[str, Any] = {}
     provenance: dict[str, Any] = {"task": task}
+    metric = ""
     for purpose, board in boards.items():
         rows = board.table[board.table["genome"].notna()]
         known |= {str(row["name"]): row["genome"] for row in rows.to_dict("records")}
         for row in rows[rows["name"] == name].to_dict("records"):
+            metric = board.metric
             provenance[purpose] = {
                 "preset": board.preset,
                 "metric": board.metric,
@@ -41,7 +43,7 @@ def found_genome(store: RunStore, task: str, name: str) -> dict[str, Any]:
     return {
         "about": f"found by dipsearch for task {task}",
         "source": f"dipsearch search --task {task}",
-        "image_channels": 1 if provenance.get("search", provenance.get("rerun"))["metric"] == "gray" else 3,
+        "image_channels": 1 if metric == "gray" else 3,
         "provenance": provenance,
         "genome": known[name],
     }

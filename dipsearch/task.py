@@ -1,11 +1,12 @@
 """Tasks: images + operator + noise + recipe + metric protocol, as YAML under tasks/."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from dipsearch import catalog
@@ -13,7 +14,7 @@ from dipsearch.baseline import BASELINES
 from dipsearch.error import UsageError, unknown
 from dipsearch.fit.recipe import Recipe
 from dipsearch.genome import Part
-from dipsearch.image import SMALLEST, digest, read
+from dipsearch.image import SMALLEST, digest, expand, read
 from dipsearch.metric import PROTOCOLS
 from dipsearch.network.size import centre_crop
 from dipsearch.operator import NOISES, OPERATORS, Options
@@ -32,7 +33,7 @@ def _known(kind: str, registry: dict[str, Any]) -> AfterValidator:
 class OperatorChoice(Part):
     """An operator's name, and beside it the options of that operator."""
 
-    model_config = {"extra": "allow", "frozen": True}
+    model_config = ConfigDict(extra="allow", frozen=True)
     name: Annotated[str, _known("operator", OPERATORS)]
 
     @model_validator(mode="after")
@@ -78,6 +79,13 @@ class Effort(Part):
     size: int | None = Field(None, ge=SMALLEST, description="pixels a side; none: whole pictures")
     multiple_of: int = Field(1, ge=1, le=512, description="cut so that both sides are multiples of it")
     recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
+
+    def changed(self, *, iterations: int | None = None, **fields: Any) -> Self:
+        """The preset with other values, where they are not None."""
+        given = {name: value for name, value in fields.items() if value is not None}
+        if iterations is not None:
+            given["recipe"] = self.recipe | {"iterations": iterations}
+        return self.model_copy(update=given)
 
 
 class SearchEffort(Effort):
@@ -125,6 +133,18 @@ class Task(Part):
         """The task's recipe with a preset's changes."""
         return Recipe.model_validate(self.recipe.model_dump() | effort.recipe)
 
+    def with_images(self, which: str, paths: Sequence[str]) -> Self:
+        """The task with other `search` or `evaluation` images, all of them used; itself where there are none.
+
+        A folder stands for the pictures in it.
+        """
+        if not paths:
+            return self
+        verb = {"search": "search", "evaluation": "rerun"}[which]
+        efforts = {name: effort.model_copy(update={"images": None}) for name, effort in getattr(self, verb).items()}
+        images = self.images.model_copy(update={which: tuple(expand(list(paths)))})
+        return self.model_copy(update={"images": images, verb: efforts})
+
     @property
     def image_channels(self) -> int:
         """1 where the metric reads pictures as grey, else 3."""
@@ -171,7 +191,8 @@ def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
     height, width = (min(side, limit) // multiple * multiple for side in x.shape[-2:])
     if min(height, width) < SMALLEST:
         raise UsageError(
-            f"{image}: too small: {width}x{height} pixels are left at shrink {effort.shrink} and multiples of {multiple}; "
+            f"{image}: too small: shrunk by {effort.shrink} and cut to multiples of {multiple}, "
+            f"{width}x{height} pixels are left; "
             f"at least {SMALLEST} pixels a side are needed"
         )
     return centre_crop(x, height, width).contiguous()

@@ -108,7 +108,7 @@ class Fitting:
         with _typed_failures(self.genome):
             net = build(self.genome, self.y.shape[1], seed=seed_of(self.seed, "weights"))
             generator = torch.Generator().manual_seed(seed_of(self.seed, "z"))
-            z = network_input(self.genome, *net.size_rule.padded(height, width), generator)  # type: ignore[operator, union-attr]
+            z = network_input(self.genome, *net.size_rule.padded(height, width), generator)
             operator = self.operator.to(device) if isinstance(self.operator, nn.Module) else self.operator
             self._step = Step(
                 net.to(device).train(),
@@ -204,7 +204,9 @@ class Fitting:
         if self._snapshot is not None and fitted < self._snapshot[0] - self.recipe.rollback:
             self.rollbacks += 1
             if self.rollbacks > MOST_ROLLBACKS:
-                raise Diverged(f"rolled back {MOST_ROLLBACKS} times by iteration {self.iteration} ({self.genome.summary()})")
+                raise Diverged(
+                    f"rolled back {MOST_ROLLBACKS} times by iteration {self.iteration} ({self.genome.summary()})"
+                )
             _, state, mean = self._snapshot
             self._step.restore(state)
             self._mean.value.copy_(mean)  # type: ignore[union-attr]
@@ -280,6 +282,6 @@ def _typed_failures(genome: Genome) -> Iterator[None]:
         raise
     except (MemoryError, RuntimeError) as error:
         said = str(error).lower()
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in said and "alloc" in said:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or ("memory" in said and "alloc" in said):
             raise OutOfMemory(f"not enough memory for {genome.summary()}") from None
         raise

@@ -35,7 +35,7 @@ class Step:
         input_noise: float,
         seed: int,
     ) -> None:
-        self.net = net.to(memory_format=torch.channels_last)
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.z, self.y, self.operator, self.size = z, y, operator, size
         self.input_noise = input_noise
         # Not fused: on the CPU, fused Adam silently mis-steps where a weight and its gradient differ in

@@ -4,6 +4,7 @@ Semantics follow the code of Ulyanov et al., *Deep Image Prior* (IJCV 2020).
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import nn
 
@@ -24,7 +25,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 # name -> torch's `padding_mode`
-PADDINGS = {"reflect": "reflect", "zero": "zeros"}
+PADDINGS: dict[str, Literal["reflect", "zeros"]] = {"reflect": "reflect", "zero": "zeros"}
 
 
 def conv(

@@ -12,9 +12,10 @@ from dipsearch.genome import Genome
 from dipsearch.network.hourglass import HourglassNet
 from dipsearch.network.pyramid import PyramidNet
 from dipsearch.network.resnet import ResNetNet
+from dipsearch.network.size import Network
 from dipsearch.network.unet import UNetNet
 
-FAMILIES: dict[str, Callable[[Any, int], nn.Module]] = {
+FAMILIES: dict[str, Callable[[Any, int], Network]] = {
     "hourglass": HourglassNet,
     "unet": UNetNet,
     "resnet": ResNetNet,
@@ -22,7 +23,7 @@ FAMILIES: dict[str, Callable[[Any, int], nn.Module]] = {
 }
 
 
-def build(genome: Genome, image_channels: int = 3, *, seed: int | None = None) -> nn.Module:
+def build(genome: Genome, image_channels: int = 3, *, seed: int | None = None) -> Network:
     """Build the network that a genome describes, with fresh weights.
 
     Args:
@@ -65,7 +66,7 @@ def cost(genome: Genome, height: int, width: int, image_channels: int = 3) -> Co
     """Count parameters, GFLOP per iteration and memory at a picture size, on the meta device."""
     with torch.device("meta"):
         net = build(genome, image_channels)
-        z = torch.empty(1, genome.input.channels, *net.size_rule.padded(height, width))  # type: ignore[operator, union-attr]
+        z = torch.empty(1, genome.input.channels, *net.size_rule.padded(height, width))
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

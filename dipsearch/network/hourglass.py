@@ -1,12 +1,15 @@
 """The encoder-decoder family: hourglass networks, and skip networks."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from dipsearch.genome import Hourglass
 from dipsearch.network.blocks import NORMS, conv, conv_block
 from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
-from dipsearch.network.size import SizeRule, centre_crop
+from dipsearch.network.size import Network, SizeRule, centre_crop
 
 
 class Level(nn.Module):
@@ -17,7 +20,7 @@ class Level(nn.Module):
 
     def __init__(self, genome: Hourglass, index: int, channels_in: int) -> None:
         super().__init__()
-        shared = {"norm": genome.norm, "activation": genome.activation, "padding": genome.padding}
+        block = partial(conv_block, norm=genome.norm, activation=genome.activation, padding=genome.padding)
         down, up = genome.channels_down[index], genome.channels_up[index]
         deep = genome.channels_merged()[index]
         kernel = genome.kernel_down[index]
@@ -25,13 +28,13 @@ class Level(nn.Module):
         skip = deep if genome.merge == "add" else genome.channels_skip[index]
         has_skip = genome.channels_skip[index] > 0
 
-        self.skip = conv_block(channels_in, skip, genome.kernel_skip[index], **shared) if has_skip else None
-        self.down = halve(channels_in, down, kernel, genome.downsample, **shared)
-        self.refine = conv_block(down, down, kernel, **shared)
+        self.skip = block(channels_in, skip, genome.kernel_skip[index]) if has_skip else None
+        self.down = halve(block, channels_in, down, kernel, genome.downsample)
+        self.refine = block(down, down, kernel)
         merged = deep + (skip if has_skip and genome.merge == "concatenate" else 0)
         self.norm = NORMS[genome.norm](merged)
-        self.up = conv_block(merged, up, genome.kernel_up[index], **shared)
-        self.mix = conv_block(up, up, 1, **shared) if genome.conv1x1_after_up else nn.Identity()
+        self.up = block(merged, up, genome.kernel_up[index])
+        self.mix = block(up, up, 1) if genome.conv1x1_after_up else nn.Identity()
         self.enlarge = UPSAMPLERS[genome.upsample[index]](deep)
         deepest = index + 1 == genome.depth
         self.inner = nn.Identity() if deepest else Level(genome, index + 1, down)
@@ -49,15 +52,17 @@ class Level(nn.Module):
         return torch.cat(parts, dim=1) if self.merge == "concatenate" else parts[0] + parts[1]
 
 
-def halve(channels_in: int, channels_out: int, kernel: int, downsample: str, **shared: str) -> nn.Module:
+def halve(
+    block: Callable[..., nn.Module], channels_in: int, channels_out: int, kernel: int, downsample: str
+) -> nn.Module:
     """A convolution block that halves both sides, by its stride or by what follows it."""
     downsampler = DOWNSAMPLERS[downsample]
     if downsampler is None:
-        return conv_block(channels_in, channels_out, kernel, stride=2, **shared)
-    return conv_block(channels_in, channels_out, kernel, after=downsampler(), **shared)
+        return block(channels_in, channels_out, kernel, stride=2)
+    return block(channels_in, channels_out, kernel, after=downsampler())
 
 
-class HourglassNet(nn.Module):
+class HourglassNet(Network):
     """z (N, genome.input.channels, H, W) to a picture in (0, 1) with `image_channels` channels."""
 
     def __init__(self, genome: Hourglass, image_channels: int) -> None:

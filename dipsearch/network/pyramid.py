@@ -1,25 +1,27 @@
 """The multi-scale texture network: averaged inputs, merged from coarse to fine."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipsearch.genome import Pyramid
 from dipsearch.network.blocks import NORMS, conv, conv_block
-from dipsearch.network.size import SizeRule
+from dipsearch.network.size import Network, SizeRule
 
 
 def triple(channels_in: int, channels_out: int, genome: Pyramid) -> nn.Sequential:
     """Three convolution blocks, 3x3, 3x3 and 1x1."""
-    shared = {"norm": genome.norm, "activation": genome.activation, "padding": genome.padding}
+    block = partial(conv_block, norm=genome.norm, activation=genome.activation, padding=genome.padding)
     return nn.Sequential(
-        conv_block(channels_in, channels_out, 3, **shared),
-        conv_block(channels_out, channels_out, 3, **shared),
-        conv_block(channels_out, channels_out, 1, **shared),
+        block(channels_in, channels_out, 3),
+        block(channels_out, channels_out, 3),
+        block(channels_out, channels_out, 1),
     )
 
 
-class PyramidNet(nn.Module):
+class PyramidNet(Network):
     """z (N, genome.input.channels, H, W) to a picture in (0, 1) with `image_channels` channels."""
 
     def __init__(self, genome: Pyramid, image_channels: int) -> None:
@@ -28,9 +30,9 @@ class PyramidNet(nn.Module):
         self.size_rule = SizeRule(minimum=2**scales, multiple_of=2 ** (scales - 1))
         self.ratios = [2**scale for scale in reversed(range(scales))]
         self.entries = nn.ModuleList(triple(genome.input.channels, width, genome) for _ in self.ratios)
-        self.norms = nn.ModuleList(
-            nn.ModuleList([NORMS[genome.norm](width * scale), NORMS[genome.norm](width)]) for scale in range(1, scales)
-        )
+        norm = NORMS[genome.norm]
+        self.coarse_norms = nn.ModuleList(norm(width * scale) for scale in range(1, scales))
+        self.fine_norms = nn.ModuleList(norm(width) for _ in range(1, scales))
         self.merges = nn.ModuleList(
             triple(width * (scale + 1), width * (scale + 1), genome) for scale in range(1, scales)
         )
@@ -43,8 +45,8 @@ class PyramidNet(nn.Module):
             for entry, ratio in zip(self.entries, self.ratios, strict=True)
         ]
         current = entered[0]
-        for fine, norms, merge in zip(entered[1:], self.norms, self.merges, strict=True):
-            coarse_norm, fine_norm = norms  # type: ignore[misc]
+        levels = zip(entered[1:], self.coarse_norms, self.fine_norms, self.merges, strict=True)
+        for fine, coarse_norm, fine_norm, merge in levels:
             current = F.interpolate(current, scale_factor=2, mode="nearest")
             current = merge(torch.cat([coarse_norm(current), fine_norm(fine)], dim=1))
         return torch.sigmoid(self.head(current))

@@ -37,6 +37,7 @@ class Lanczos2(nn.Module):
         self.register_buffer("kernel", lanczos2_kernel(factor), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """NCHW to NCHW, 1 / factor of the size."""
         channels, side = x.shape[1], self.kernel.shape[-1]
         pad = (side - self.factor) // 2
         kernel = self.kernel.to(x.dtype).expand(channels, 1, side, side)

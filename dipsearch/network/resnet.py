@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from dipsearch.genome import ResNet
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, conv
-from dipsearch.network.size import SizeRule
+from dipsearch.network.size import Network, SizeRule
 
 
 class Residual(nn.Module):
@@ -27,7 +27,7 @@ class Residual(nn.Module):
         return x + self.change(x)  # type: ignore[no-any-return]
 
 
-class ResNetNet(nn.Module):
+class ResNetNet(Network):
     """z (N, genome.input.channels, H, W) to a picture in (0, 1) with `image_channels` channels."""
 
     def __init__(self, genome: ResNet, image_channels: int) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,12 @@ class SizeRule:
 
     def _side(self, side: int) -> int:
         return -(-max(side, self.minimum) // self.multiple_of) * self.multiple_of
+
+
+class Network(nn.Module):
+    """A module from z to a picture that states its size rule."""
+
+    size_rule: SizeRule
 
 
 def centre_crop(x: Tensor, height: int, width: int) -> Tensor:

@@ -1,20 +1,21 @@
 """The U-Net family, as in the paper's architecture comparison."""
 
+from functools import partial
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
 from dipsearch.genome import UNet
 from dipsearch.network.blocks import conv, conv_block
 from dipsearch.network.resampling import UPSAMPLERS
-from dipsearch.network.size import SizeRule, centre_crop
+from dipsearch.network.size import Network, SizeRule, centre_crop
 
 
 def pair(channels_in: int, channels_out: int, genome: UNet, norm: str) -> nn.Sequential:
     """Two 3x3 convolution blocks."""
-    shared = {"norm": norm, "activation": genome.activation, "padding": genome.padding}
-    return nn.Sequential(
-        conv_block(channels_in, channels_out, 3, **shared), conv_block(channels_out, channels_out, 3, **shared)
-    )
+    block = partial(conv_block, norm=norm, activation=genome.activation, padding=genome.padding)
+    return nn.Sequential(block(channels_in, channels_out, 3), block(channels_out, channels_out, 3))
 
 
 class Up(nn.Module):
@@ -36,7 +37,7 @@ class Up(nn.Module):
         return self.refine(torch.cat([doubled, encoded], dim=1))  # type: ignore[no-any-return]
 
 
-class UNetNet(nn.Module):
+class UNetNet(Network):
     """z (N, genome.input.channels, H, W) to a picture in (0, 1) with `image_channels` channels."""
 
     def __init__(self, genome: UNet, image_channels: int) -> None:
@@ -46,8 +47,7 @@ class UNetNet(nn.Module):
         widths = [genome.width * 2 ** min(level, genome.depth) for level in range(depth + 1)]
         self.start = pair(genome.input.channels, widths[0], genome, genome.norm)
         self.downs = nn.ModuleList(
-            nn.Sequential(nn.MaxPool2d(2), pair(a, b, genome, genome.norm))
-            for a, b in zip(widths, widths[1:], strict=False)
+            nn.Sequential(nn.MaxPool2d(2), pair(a, b, genome, genome.norm)) for a, b in pairwise(widths)
         )
         self.ups = nn.ModuleList(Up(widths[level + 1], widths[level], genome) for level in reversed(range(depth)))
         self.head = conv(widths[0], image_channels, 1)

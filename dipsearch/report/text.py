@@ -19,8 +19,8 @@ def caption(board: Leaderboard) -> str:
     shrunk = f", shrunk by {pictures['shrink']}" if pictures["shrink"] > 1 else ""
     text = (
         f"{board.task}, {kind}: preset {board.preset}, {size}{shrunk}, {recipe['iterations']} iterations, "
-        f"stop {recipe['stop']}, metric {board.metric}; judged on {', '.join(board.images)}. PSNR in dB, mean over pictures and "
-        "seeds; sd over seeds. Oracle PSNR chose its iteration with the clean picture: never comparable with PSNR."
+        f"stop {recipe['stop']}, metric {board.metric}; judged on {', '.join(board.images)}. "
+        "PSNR in dB, mean over pictures and seeds; sd over seeds. Oracle PSNR chose its iteration with the clean picture: never comparable with PSNR."
     )
     if board.other_protocols:
         text += f" Runs of {board.other_protocols} other protocol(s) are not shown."

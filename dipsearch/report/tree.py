@@ -23,7 +23,11 @@ def genome_tree(name: str, file: GenomeFile) -> str:
     if isinstance(genome, Hourglass):
         levels = tree.add("levels, from full resolution down")
         for index in range(genome.depth):
-            skip = f"skip {genome.channels_skip[index]} (k{genome.kernel_skip[index]})" if genome.channels_skip[index] else "no skip"
+            skip = (
+                f"skip {genome.channels_skip[index]} (k{genome.kernel_skip[index]})"
+                if genome.channels_skip[index]
+                else "no skip"
+            )
             levels.add(
                 f"{index}: down {genome.channels_down[index]} (k{genome.kernel_down[index]}), "
                 f"up {genome.channels_up[index]} (k{genome.kernel_up[index]}), {skip}, {genome.upsample[index]}"

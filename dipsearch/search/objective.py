@@ -29,7 +29,9 @@ RUNGS = (8, 4, 2, 1)  # fractions of the budget: an eighth, a quarter, a half, a
 class Reporter(Interface):
     """What the objective asks of a trial."""
 
-    number: int
+    @property
+    def number(self) -> int:
+        """Of the trial, from 0."""
 
     def report(self, value: float, step: int) -> None:
         """Tell an intermediate value."""
@@ -46,8 +48,8 @@ class Pruned(DipsearchError):
 class Objective:
     """The score of a genome under a protocol, over a fixed list of instances.
 
-    `best` gives the values of the best trial so far, by instance. `watch` is told the progress of a
-    trial, from 0 to 1.
+    `name` is what people call the genome; `best` gives the values of the best trial so far, by instance.
+    `watch` is told the progress of a trial, from 0 to 1.
     """
 
     protocol: Protocol
@@ -55,6 +57,7 @@ class Objective:
     store: RunStore
     seed: int
     best: Callable[[], dict[int, float]]
+    name: str
     watch: Callable[[float], None] = lambda share: None
 
     @property
@@ -101,7 +104,7 @@ class Objective:
                     raise Pruned(f"rung: {best:.2f} dB at {until} of {iterations} iterations")
         results = [fitting.result() for fitting in fittings]
         for fit, instance in zip(results, self.instances, strict=True):
-            self.protocol.record(self.store, genome.key()[:8], genome, instance, fit)
+            self.protocol.record(self.store, self.name, genome, instance, fit)
         return sum(fit.psnr for fit in results if fit.psnr is not None) / len(results)
 
     @contextmanager
@@ -110,7 +113,7 @@ class Objective:
         try:
             yield
         except FitError as error:
-            self.protocol.record_failure(self.store, genome.key()[:8], genome, instance, error)
+            self.protocol.record_failure(self.store, self.name, genome, instance, error)
             raise Pruned(f"{error.reason}: {error}") from None
 
     def _by_instance(self, genome: Genome, trial: Reporter) -> tuple[float, bool]:
@@ -118,7 +121,7 @@ class Objective:
         random.Random(seed_of(self.seed, trial.number)).shuffle(order)  # noqa: S311
         values: dict[int, float] = {}
         for done, index in enumerate(order):
-            run = self.protocol.evaluate(self.store, genome.key()[:8], genome, self.instances[index])
+            run = self.protocol.evaluate(self.store, self.name, genome, self.instances[index])
             if failed(run):
                 raise Pruned(f"{run['status']}: {run['reason']}")
             values[index] = run["psnr"]

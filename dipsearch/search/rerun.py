@@ -9,7 +9,7 @@ from dipsearch.genome import Genome, load_genome, parse_genome
 from dipsearch.leaderboard import search_ranking
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol, seconds_per_iteration
-from dipsearch.task import Observation, RerunEffort, Task
+from dipsearch.task import Observation, Task
 
 
 @dataclass
@@ -78,7 +78,9 @@ def best_genomes(task: Task, store: RunStore, top: int) -> dict[str, Genome]:
     """The `top` genomes of the search so far; UsageError where nothing was searched."""
     ranking = search_ranking(store, task.name)
     if ranking.empty:
-        raise UsageError(f"no finished trial for task {task.name!r} under {store.root}; run: dipsearch search --task {task.name}")
+        raise UsageError(
+            f"no finished trial for task {task.name!r} under {store.root}; run: dipsearch search --task {task.name}"
+        )
     return {str(row["name"]): parse_genome(row["genome"]) for row in ranking.head(top).to_dict("records")}
 
 
@@ -89,10 +91,3 @@ def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> di
     published = load_genome(task.genome)
     found = {name: genome for name, genome in best_genomes(task, store, top).items() if genome.key() != published.key()}
     return {task.genome: published} | found
-
-
-def chosen_effort(effort: RerunEffort, iterations: int | None) -> RerunEffort:
-    """A preset with another number of iterations."""
-    if iterations is None:
-        return effort
-    return effort.model_copy(update={"recipe": effort.recipe | {"iterations": iterations}})

@@ -101,6 +101,7 @@ class Search:
         settings, effort = self.settings, self.settings.effort
         if settings.sampler not in SAMPLERS:
             raise UsageError(unknown("sampler", settings.sampler, SAMPLERS))
+        self._published = {load_genome(name).key(): name for name in (*settings.space.start, settings.task.genome)}
         images = list(settings.task.images.search[: effort.images])
         self.protocol = Protocol(
             settings.task, effort, settings.preset, "search", settings.task.recipe_for(effort), settings.device
@@ -170,6 +171,7 @@ class Search:
                 self.store,
                 self.settings.seed,
                 best=self._best_values,
+                name=self._published.get(genome.key(), genome.key()[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
             )
             value, whole = objective(genome, trial)
@@ -231,7 +233,9 @@ class Search:
                 pruner=Gated(pruner, effort.start_up),
             )
         # A sampler's random state is not in the study: with the same seed, a resumed one would repeat itself.
-        study.sampler = SAMPLERS[settings.sampler](settings.seed + len(study.get_trials(deepcopy=False)), effort.start_up)
+        study.sampler = SAMPLERS[settings.sampler](
+            settings.seed + len(study.get_trials(deepcopy=False)), effort.start_up
+        )
         self._requeue(study)
         if not study.get_trials(deepcopy=False):
             for name in settings.space.start:
@@ -255,7 +259,9 @@ class Search:
         config, path = self.settings.config(self.instances), self.folder / "config.yaml"
         if existed and path.exists():
             before = catalog.read_yaml(path)
-            differing = [key for key in config if not isinstance(before, dict) or _plain(before.get(key)) != _plain(config[key])]
+            differing = [
+                key for key in config if not isinstance(before, dict) or _plain(before.get(key)) != _plain(config[key])
+            ]
             if differing:
                 raise UsageError(
                     f"{path}: the study was made with another {', another '.join(differing)}; "

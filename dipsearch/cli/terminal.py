@@ -56,8 +56,9 @@ class Reporter:
         if event.kind == "end":
             self._said = time.monotonic()
             outcome = f"{event.value:.2f} dB" if event.value is not None else f"pruned ({event.reason})"
-            self.line(f"trial {event.number}/{event.total}  {event.summary}  {outcome}  {duration(event.seconds)}  {best}".rstrip())
-            self.update(event.number, event.total, f"trial {event.number}/{event.total}  {best}")
+            trial = f"trial {event.number}/{event.total}"
+            self.line(f"{trial}  {event.summary}  {outcome}  {duration(event.seconds)}  {best}".rstrip())
+            self.update(event.number, event.total, f"{trial}  {best}")
         else:
             done = event.number + event.share
             self.update(done, event.total, f"trial {event.number + 1}/{event.total}  {event.summary}  {best}")
@@ -76,6 +77,11 @@ def reporting() -> Iterator[Reporter]:
     if not console.is_terminal:
         yield Reporter(console, None, None)
         return
-    columns = [BarColumn(20), TextColumn("{task.fields[text]}", markup=False), TimeElapsedColumn(), TextColumn("{task.fields[left]}")]
+    columns = [
+        BarColumn(20),
+        TextColumn("{task.fields[text]}", markup=False),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    ]
     with Progress(*columns, console=console, transient=True) as progress:
         yield Reporter(console, progress, progress.add_task("", total=None, text="", left=""))

@@ -1,0 +1,28 @@
+# make demo: install into .venv and run the main job.  make test: install into .venv and run all checks.
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+DEMO := results/demo
+
+.PHONY: demo test clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/dipsearch search --task inpaint --out $(DEMO) $(if $(wildcard $(DEMO)/studies/inpaint-dip-quick/study.db),--resume)
+	$(VENV)/bin/dipsearch rerun --task inpaint --top 3 --seeds 3 --out $(DEMO)
+
+test: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/pytest
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "dipsearch needs Python 3.11 or later; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist

@@ -1,0 +1,46 @@
+"""The command line: parse, call the library, render. Only what a command needs is imported, when it runs."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+
+import click
+
+from dipsearch.cli.inspect import export_group, leaderboard, list_command, show
+from dipsearch.cli.rerun import rerun
+from dipsearch.cli.search import search
+from dipsearch.error import DipsearchError, UsageError
+
+INTERRUPTED = 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dipsearch")
+def cli() -> None:
+    """Find the network architecture that makes the best deep image prior for a restoration task.
+
+    \b
+    dipsearch search --task inpaint                     find genomes
+    dipsearch rerun --task inpaint --top 3 --seeds 3    judge the best on other pictures
+    dipsearch leaderboard --task inpaint                rank them beside the baselines
+    """
+
+
+for command in (search, rerun, leaderboard, export_group, list_command, show):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = cli.main(given, prog_name="dipsearch", standalone_mode=False, obj=shlex.join(["dipsearch", *given]))
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except DipsearchError as error:
+        click.echo(f"error: {error}", err=True)
+        return 2 if isinstance(error, UsageError) else 1
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,55 @@
+"""Options that several commands share, and the leaderboard that several print."""
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+RESULTS = Path("results")
+
+out = click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS,
+    show_default=True,
+    help="Folder of studies and runs.",
+)
+task = click.option("--task", "task_name", required=True, metavar="NAME", help="A task: a name, or a YAML file.")
+seed = click.option("--seed", default=0, show_default=True, help="Everything random is drawn from it.")
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="Where fits run.",
+)
+iterations = click.option("--iterations", type=click.IntRange(1), help="Of a full fit, in place of the preset's.")
+
+
+def images(which: str) -> Callable[[Any], Any]:
+    """`--images`: other pictures than the task's."""
+    text = f"Pictures or folders in place of the task's {which} images; may be repeated."
+    return click.option("--images", multiple=True, metavar="PATH", help=text)
+
+
+def tail(folder: Path) -> str:
+    """What a printed command has to repeat of the one that printed it."""
+    return "" if folder == RESULTS else f" --out {shlex.quote(str(folder))}"
+
+
+def print_leaderboard(
+    folder: Path, task: str, purpose: str, preset: str | None, form: str, limit: int | None = None
+) -> None:
+    """Print a leaderboard to standard output; with `limit`, its first rows."""
+    from dataclasses import replace
+
+    from dipsearch.leaderboard import leaderboard
+    from dipsearch.report.text import FORMATS
+    from dipsearch.run import RunStore
+
+    board = leaderboard(RunStore(folder / "runs"), task, purpose=purpose, preset=preset)
+    if limit is not None:
+        board = replace(board, table=board.table.head(limit))
+    click.echo(FORMATS[form](board), nl=False)

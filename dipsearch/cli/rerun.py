@@ -1,0 +1,104 @@
+"""`dipsearch rerun`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dipsearch.cli import options
+
+if TYPE_CHECKING:
+    from dipsearch.cli.terminal import Reporter
+    from dipsearch.search.rerun import Rerun
+
+
+@click.command()
+@options.task
+@click.option("--top", default=3, show_default=True, type=click.IntRange(1), help="How many of the best genomes found.")
+@click.option(
+    "--genome",
+    "genomes",
+    multiple=True,
+    metavar="NAME",
+    help="These genomes instead: names or YAML files; may be repeated.",
+)
+@click.option("--seeds", type=click.IntRange(1), help="Repeats of each picture.  [default: as the preset says, 3]")
+@click.option(
+    "--preset", help="By name in the task: quick, …, paper (the full protocol).  [default: quick; on a GPU, paper]"
+)
+@options.iterations
+@options.images("evaluation")
+@options.seed
+@options.device
+@options.out
+@click.pass_obj
+def rerun(
+    command: str,
+    task_name: str,
+    top: int,
+    genomes: tuple[str, ...],
+    seeds: int | None,
+    preset: str | None,
+    iterations: int | None,
+    images: tuple[str, ...],
+    seed: int,
+    device: str,
+    out: Path,
+) -> int:
+    """Fit the best genomes at full budget on the evaluation images: the evidence.
+
+    The task's published network and the classical baselines run beside them. Runs that exist are not
+    repeated, so the same command resumes.
+    """
+    from dipsearch.cli.terminal import reporting
+    from dipsearch.fit.engine import pick_device
+    from dipsearch.run import RunStore
+    from dipsearch.search.evaluation import Protocol
+    from dipsearch.search.rerun import Rerun, rerun_genomes
+    from dipsearch.task import choose_effort, load_task
+
+    task = load_task(task_name).with_images("evaluation", images)
+    preset = preset or ("paper" if pick_device(device).type == "cuda" else "quick")
+    effort = choose_effort(task.rerun, preset).changed(seeds=seeds, iterations=iterations)
+    store = RunStore(out / "runs")
+    protocol = Protocol(task, effort, preset, "rerun", task.recipe_for(effort), device)
+    with reporting() as reporter:
+        work = Rerun(protocol, rerun_genomes(task, store, top, list(genomes)), store, seed, effort.seeds)
+        try:
+            failures = fit_all(reporter, work)
+        except KeyboardInterrupt:
+            reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
+            return 130
+    options.print_leaderboard(out, task.name, "rerun", preset, "table")
+    click.echo(f"\nnext:\n  dipsearch leaderboard --task {task_name} --format md{options.tail(out)}")
+    for failure in failures:
+        click.echo(f"failed: {failure}", err=True)
+    return 1 if failures else 0
+
+
+def fit_all(reporter: "Reporter", work: "Rerun") -> list[str]:
+    """Run what is missing, say how it goes, and give back what failed."""
+    from dipsearch.cli.terminal import duration
+    from dipsearch.run import OK
+
+    total, done, failures = len(work.missing), 0, []
+    stored = len(work.genomes) * len(work.instances) - total
+    reporter.line(f"{len(work.genomes)} genomes: {total} fits to do, {stored} are stored")
+    if total:
+        reporter.line(f"predicted time: {duration(work.predict())}")
+
+    def watch(name: str, instance: Any, iteration: int, psnr: float) -> None:
+        share = iteration / work.protocol.recipe.iterations
+        reporter.fit(done + 1, total, name, instance, share, psnr)
+
+    for run in work.run(watch):
+        if run["genome_key"] is None:
+            continue
+        done += 1
+        fitted = run["status"] == OK
+        outcome = f"{run['psnr']:.2f} dB" if fitted else f"{run['status']}: {run['reason']}"
+        subject = f"{run['name']} on {run['image'].split(':')[-1]}, seed {run['repeat']}"
+        reporter.line(f"fit {done}/{total}  {subject}  {outcome}  {duration(run['seconds'])}")
+        if not fitted:
+            failures.append(f"{subject}: {outcome}")
+    return failures

@@ -1,0 +1,129 @@
+"""`dipsearch search`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dipsearch.cli import options
+from dipsearch.error import UsageError
+
+if TYPE_CHECKING:
+    from dipsearch.cli.terminal import Reporter
+    from dipsearch.search.study import Search
+
+SHOWN = 10  # rows of the leaderboard at the end
+
+
+@click.command()
+@options.task
+@click.option(
+    "--space", "space_name", default="dip", show_default=True, metavar="NAME", help="A space: a name, or a YAML file."
+)
+@click.option(
+    "--preset", default="quick", show_default=True, help="Sizes and budgets, by name in the task: quick, …, thorough."
+)
+@click.option("--trials", type=click.IntRange(1), help="Total to be finished or pruned; the preset says how many.")
+@click.option("--timeout", type=click.FloatRange(1), help="Seconds after which no trial starts, as the preset says.")
+@options.iterations
+@click.option("--study", "study_name", metavar="NAME", help="Name of the study.  [default: TASK-SPACE-PRESET]")
+@click.option("--resume", is_flag=True, help="Go on with a study that exists.")
+@click.option("--sampler", default="tpe", show_default=True, help="Optuna's sampler: tpe or random.")
+@options.images("search")
+@options.seed
+@options.device
+@options.out
+@click.pass_obj
+def search(
+    command: str,
+    task_name: str,
+    space_name: str,
+    preset: str,
+    trials: int | None,
+    timeout: float | None,
+    iterations: int | None,
+    study_name: str | None,
+    resume: bool,
+    sampler: str,
+    images: tuple[str, ...],
+    seed: int,
+    device: str,
+    out: Path,
+) -> int:
+    """Search a space for the genomes that restore a task's search images best.
+
+    Ends with a leaderboard of the search and the commands that come next. Ctrl-C keeps what is done.
+    """
+    from dipsearch.cli.terminal import reporting
+    from dipsearch.run import RunStore
+    from dipsearch.search.study import Search, Settings
+    from dipsearch.space import load_space
+    from dipsearch.task import choose_effort, load_task
+
+    task = load_task(task_name).with_images("search", images)
+    space = load_space(space_name)
+    effort = choose_effort(task.search, preset).changed(trials=trials, timeout=timeout, iterations=iterations)
+    name = folder_name(study_name or f"{task.name}-{space.name}-{preset}")
+    again = command if resume else f"{command} --resume"
+    settings = Settings(task, space, preset, effort, seed, sampler, device)
+    with reporting() as reporter:
+        work = Search(settings, out / "studies" / name, RunStore(out / "runs"), resume, reporter.trial)
+        with work.opened():
+            announce(reporter, work, name)
+            try:
+                ended = work.run()
+            except KeyboardInterrupt:
+                reporter.line(f"\ninterrupted; {work.done} of {effort.trials} trials are kept. Go on with:\n  {again}")
+                return 130
+            if ended == "timeout":
+                reporter.line(f"\nthe time is over: {work.done} of {effort.trials} trials. Go on with:\n  {again}")
+            conclude(reporter, work)
+    options.print_leaderboard(out, task.name, "search", None, "table", SHOWN)
+    print_next(out, task.name, task_name)
+    return 0
+
+
+def announce(reporter: "Reporter", work: "Search", name: str) -> None:
+    """What is about to be done, and how long it should take."""
+    from dipsearch.cli.terminal import duration
+
+    effort = work.settings.effort
+    pictures = ", ".join(sorted({instance.image for instance in work.instances}))
+    missing = max(0, effort.trials - work.done)
+    reporter.line(f"study {name}: {missing} trials to come, {work.done} done, on {pictures}")
+    if missing:
+        reporter.line(f"predicted time: {duration(work.predict())}; no trial starts after {duration(effort.timeout)}")
+
+
+def conclude(reporter: "Reporter", work: "Search") -> None:
+    """What has to be known about the trials: which were given up and why, and whether pruning can be trusted."""
+    if given_up := work.given_up():
+        reporter.line(f"\n{len(given_up)} of {work.done} trials were pruned:")
+        for number, reason in given_up:
+            reporter.line(f"  trial {number + 1}: {reason}")
+    if agreement := work.rung_agreement():
+        reporter.line(
+            f"\nrank correlation of the first rung with the score: {agreement[0]:.2f} over {agreement[1]} full trials"
+            " (below 0.5, pruning that early is not to be trusted)"
+        )
+    reporter.line("")
+
+
+def print_next(out: Path, task: str, task_name: str) -> None:
+    """The commands that come next, to standard output."""
+    from dipsearch.leaderboard import search_ranking
+    from dipsearch.run import RunStore
+
+    best = str(search_ranking(RunStore(out / "runs"), task).iloc[0]["name"])
+    rest = options.tail(out)
+    click.echo("\nnext:")
+    click.echo(f"  dipsearch rerun --task {task_name} --top 3 --seeds 3{rest}")
+    click.echo(f"  dipsearch leaderboard --task {task_name}{rest}")
+    click.echo(f"  dipsearch export genome {best} --task {task_name} -o best.yaml{rest}")
+
+
+def folder_name(name: str) -> str:
+    """A study's name, which is a folder's too; UsageError where it cannot be one."""
+    if not name or name.startswith(".") or not all(letter.isalnum() or letter in "-_." for letter in name):
+        raise UsageError(f"study name {name!r}: use letters, digits, '-', '_' and '.', which may not come first")
+    return name
