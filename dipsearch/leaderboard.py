@@ -39,6 +39,7 @@ class Leaderboard:
     setting: dict[str, Any]
     purpose: str
     images: list[str]
+    machines: list[str]
     other_protocols: int
     broken: list[Path]
 
@@ -83,6 +84,9 @@ def leaderboard(store: RunStore, task: str, *, purpose: str = "rerun", preset: s
         setting=dict(first["setting"]),
         purpose=purpose,
         images=sorted(set(rows["picture"])),
+        machines=sorted(
+            {machine_words(machine, device) for machine, device in zip(rows["machine"], rows["device"], strict=True)}
+        ),
         other_protocols=int(chosen["protocol"].nunique()) - 1,
         broken=broken,
     )
@@ -97,11 +101,17 @@ def search_ranking(store: RunStore, task: str) -> pd.DataFrame:
     return table[table["rank"].notna() & table["genome"].notna()]
 
 
+def machine_words(machine: dict[str, Any] | None, device: str) -> str:
+    """The machine of a run in a few words."""
+    known = machine or {}
+    return f"{known.get('processor', 'unknown')}, {known.get('cores', '?')} cores, {device}, torch {known.get('torch', '?')}"
+
+
 def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     columns = [
         "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "name", "summary",
         "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
-        "rollbacks", "created",
+        "rollbacks", "created", "machine", "device",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
     frame["subject"] = frame["genome_key"].fillna(frame["name"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dipsearch.cli import options
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 
 if TYPE_CHECKING:
     from dipsearch.cli.terminal import Reporter
@@ -78,6 +78,8 @@ def search(
             if ended == "timeout":
                 reporter.line(f"\nthe time is over: {work.done} of {effort.trials} trials. Go on with:\n  {again}")
             conclude(reporter, work)
+            if work.best_value() is None:
+                raise DipsearchError(f"no genome of space {space.name!r} could be fitted in {work.done} trials")
     options.print_leaderboard(out, task.name, "search", None, "table", SHOWN)
     print_next(out, task.name, task_name)
     return 0

@@ -20,8 +20,10 @@ def caption(board: Leaderboard) -> str:
     text = (
         f"{board.task}, {kind}: preset {board.preset}, {size}{shrunk}, {recipe['iterations']} iterations, "
         f"stop {recipe['stop']}, metric {board.metric}; judged on {', '.join(board.images)}. "
-        "PSNR in dB, mean over pictures and seeds; sd over seeds. Oracle PSNR chose its iteration with the clean picture: never comparable with PSNR."
+        "PSNR in dB, mean over pictures and seeds; sd over seeds. "
+        "Oracle PSNR chose its iteration with the clean picture: never comparable with PSNR."
     )
+    text += f" Made on {'; '.join(board.machines)}."
     if board.other_protocols:
         text += f" Runs of {board.other_protocols} other protocol(s) are not shown."
     if board.broken:

@@ -14,6 +14,7 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 
 from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
@@ -121,10 +122,18 @@ class Search:
             lock = filelock.FileLock(self.folder / "study.lock", timeout=0)
             with lock:
                 self._check_config(existed)
-                self._study = self._open()
+                try:
+                    self._study = self._open()
+                except SQLAlchemyError:
+                    if not existed:  # half a database is no study
+                        (self.folder / "study.db").unlink(missing_ok=True)
+                    raise
                 yield self
         except filelock.Timeout:
             raise DipsearchError(f"{self.folder}: another process is working on this study") from None
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            cause = getattr(error, "orig", None) or getattr(error.__cause__, "orig", None) or error
+            raise DipsearchError(f"{self.folder / 'study.db'}: {cause}") from None
         except OSError as error:
             raise DipsearchError(f"{self.folder}: {error.strerror or error}") from None
 
