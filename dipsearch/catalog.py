@@ -80,7 +80,7 @@ def describe(error: ValidationError) -> str:
             message += f", got {str(item['input'])[:60]!r}"
         problems.append(f"{key}: {message}")
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-    return "; ".join(problems[:3]) + more
+    return " ".join(("; ".join(problems[:3]) + more).split())
 
 
 class _Loader(yaml.SafeLoader):
@@ -117,10 +117,11 @@ def read_yaml(file: Traversable) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsageError(f"{file}{line}: {error.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        raise UsageError(f"{file}: not valid YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
         raise UsageError(f"{file}: nested too deeply") from None
+    except Exception as error:  # of a value tagged as what it is not, PyYAML's constructors raise anything
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"{file}: not valid YAML: {type(error).__name__}: {reason}") from None
 
 
 class _Dumper(yaml.SafeDumper):

@@ -104,6 +104,8 @@ class Genome(Part):
         """A stable 16-digit hexadecimal hash of the canonical form."""
         data = self.canonical().model_dump(mode="json", exclude_defaults=True)
         data["family"] = self.family
+        if "input" in data:  # its kind is a default of its class, but tells the classes apart
+            data["input"]["kind"] = self.input.kind
         text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -84,9 +84,7 @@ def leaderboard(store: RunStore, task: str, *, purpose: str = "rerun", preset: s
         setting=dict(first["setting"]),
         purpose=purpose,
         images=sorted(set(rows["picture"])),
-        machines=sorted(
-            {machine_words(machine, device) for machine, device in zip(rows["machine"], rows["device"], strict=True)}
-        ),
+        machines=sorted({_machine(*made) for made in zip(rows["machine"], rows["device"], strict=True)}),
         other_protocols=int(chosen["protocol"].nunique()) - 1,
         broken=broken,
     )
@@ -101,7 +99,7 @@ def search_ranking(store: RunStore, task: str) -> pd.DataFrame:
     return table[table["rank"].notna() & table["genome"].notna()]
 
 
-def machine_words(machine: dict[str, Any] | None, device: str) -> str:
+def _machine(machine: dict[str, Any] | None, device: str) -> str:
     """The machine of a run in a few words."""
     known = machine or {}
     return f"{known.get('processor', 'unknown')}, {known.get('cores', '?')} cores, {device}, torch {known.get('torch', '?')}"

@@ -55,9 +55,26 @@ class Space(Part):
                 raise ValueError(unknown("gene", name, self.genes))
         if unused := set(self.genes) - used:
             raise ValueError(f"genes.{min(unused)}: no template uses it")
+        for name in self.genes:
+            if name == FAMILY or "." in name:
+                raise ValueError(f"genes.{name}: a gene may not be called {FAMILY!r} or have a dot in its name")
+        for family, template in self.templates.items():
+            self._check_depth(family, template.get("depth", 1))
         if not any(self._valid(self.draw(_random(seed))) for seed in range(200)):
             raise ValueError(f"the space has no valid genome; {self._first_problem()}")
         return self
+
+    def _check_depth(self, family: str, depth: Any) -> None:
+        """The depth says how many slots of a per-level gene count, so it has to be known beforehand."""
+        where = f"templates.{family}.depth"
+        choices: tuple[Any, ...] = (depth,)
+        if name := _gene_name(depth):
+            where, choices = f"genes.{name}", self.genes[name].choices
+            if self.genes[name].levels is not None:
+                raise ValueError(f"{where}: the depth is one number, not one for each level")
+        for choice in choices:
+            if not isinstance(choice, int) or isinstance(choice, bool):
+                raise ValueError(f"{where}: a depth is a whole number, got {choice!r}")
 
     @property
     def slots(self) -> dict[str, list[Choice]]:
@@ -92,7 +109,14 @@ class Space(Part):
         return parse_genome({FAMILY: family} | _fill(self.templates[family], self.genes, chosen))
 
     def find(self, genome: Genome) -> dict[str, Choice] | None:
-        """Slots that give this genome (the same key), or None where it is not a member."""
+        """Slots that give a genome with this key, or None.
+
+        The genome is read as it is written, then in its canonical form; a third way of writing the same
+        network is not found.
+        """
+        return self._find(genome) or self._find(genome.canonical())
+
+    def _find(self, genome: Genome) -> dict[str, Choice] | None:
         template = self.templates.get(genome.family)
         if template is None:
             return None
@@ -170,7 +194,9 @@ def _fill(template: Any, genes: dict[str, Gene], chosen: dict[str, Choice]) -> A
             if genes[name].levels is None:
                 return chosen[name]
             return [chosen[f"{name}.{level}"] for level in range(min(depth, genes[name].levels or 0))]
-        return {key: fill(value) for key, value in part.items()} if isinstance(part, dict) else part
+        if isinstance(part, dict):
+            return {key: fill(value) for key, value in part.items()}
+        return [fill(value) for value in part] if isinstance(part, list) else part
 
     return fill(template)
 
@@ -188,6 +214,10 @@ def _read(template: Any, data: Any, genes: dict[str, Gene]) -> Iterator[tuple[st
         elif isinstance(part, dict) and isinstance(value, dict):
             for key, inner in part.items():
                 yield from walk(inner, value.get(key))
+        elif isinstance(part, list):
+            entries = value if isinstance(value, list) else itertools.repeat(value)  # uniform lists are collapsed
+            for inner, entry in zip(part, entries, strict=False):
+                yield from walk(inner, entry)
 
     return walk(template, data)
 

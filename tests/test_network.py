@@ -125,6 +125,12 @@ def test_levels_without_skip_or_1x1_draw_no_weights_for_them() -> None:
     assert [torch.equal(ours.weight, theirs.weight) for ours, theirs in zip(built, plain, strict=True)] == [True] * 4
 
 
+def normalised(x: Tensor) -> Tensor:
+    """Batch norm of one picture, as freshly built."""
+    mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), unbiased=False, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt()
+
+
 def test_hourglass_computes_what_the_paper_says() -> None:
     """A second writing, in plain functions: skip first, norm right after merging, 1x1 blocks, sigmoid."""
     with torch.random.fork_rng(devices=[]):
@@ -133,14 +139,10 @@ def test_hourglass_computes_what_the_paper_says() -> None:
     levels = [[next(layers) for _ in range(5)] for _ in range(2)]
     head = next(layers)
 
-    def norm(x: Tensor) -> Tensor:
-        mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), unbiased=False, keepdim=True)
-        return (x - mean) / (variance + 1e-5).sqrt()
-
     def block(x: Tensor, layer: nn.Conv2d, stride: int = 1) -> Tensor:
         pad = layer.kernel_size[0] // 2
         x = F.pad(x, (pad, pad, pad, pad), mode="reflect") if pad else x
-        x = norm(F.conv2d(x, layer.weight, layer.bias, stride))
+        x = normalised(F.conv2d(x, layer.weight, layer.bias, stride))
         return torch.where(x > 0, x, 0.2 * x)
 
     def level(x: Tensor, index: int) -> Tensor:
@@ -148,12 +150,51 @@ def test_hourglass_computes_what_the_paper_says() -> None:
         deep = block(block(x, down, stride=2), refine)
         deep = level(deep, index + 1) if index + 1 < len(levels) else deep
         deep = F.interpolate(deep, scale_factor=2, mode="bilinear", align_corners=False)
-        return block(block(norm(torch.cat([block(x, skip), deep], dim=1)), up), mix)
+        return block(block(normalised(torch.cat([block(x, skip), deep], dim=1)), up), mix)
 
     z = torch.rand(1, 8, 24, 32, generator=seeded())
     with torch.no_grad():
         expected = 1 / (1 + (-F.conv2d(level(z, 0), head.weight, head.bias)).exp())
         assert torch.allclose(build(TWO_LEVELS, seed=5)(z), expected, atol=1e-5)
+
+
+def test_unet_computes_what_the_paper_says() -> None:
+    """Norm in the encoder only, the doubled map first, then the encoder's."""
+    net = build(UNet(depth=1, width=2), seed=5)
+    layers = convolutions(net)
+    (enlarge,) = (module for module in net.modules() if isinstance(module, nn.ConvTranspose2d))
+
+    def pair(x: Tensor, first: int, norm: nn.Module) -> Tensor:
+        for layer in layers[first : first + 2]:
+            x = norm(F.conv2d(x, layer.weight, layer.bias, padding=1)).relu()
+        return x
+
+    z = torch.rand(1, 32, 8, 12, generator=seeded())
+    with torch.no_grad():
+        encoded = pair(z, 0, nn.InstanceNorm2d(2))
+        deep = pair(F.max_pool2d(encoded, 2), 2, nn.InstanceNorm2d(4))
+        doubled = F.conv_transpose2d(deep, enlarge.weight, enlarge.bias, stride=2, padding=1)
+        decoded = pair(torch.cat([doubled, encoded], dim=1), 4, nn.Identity())
+        expected = F.conv2d(decoded, layers[6].weight, layers[6].bias).sigmoid()
+        assert torch.allclose(net(z), expected, atol=1e-6)
+
+
+def test_resnet_computes_what_the_paper_says() -> None:
+    """Blocks add to what they are given, without an activation after the sum."""
+    net = build(ResNet(blocks=2, channels=4), seed=5)
+    layers = convolutions(net)
+
+    def layer(x: Tensor, index: int, mode: str) -> Tensor:
+        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode=mode), layers[index].weight, layers[index].bias)
+
+    z = torch.rand(1, 32, 8, 12, generator=seeded())
+    with torch.no_grad():
+        x = F.leaky_relu(layer(z, 0, "reflect"), 0.2)
+        for first in (1, 3):
+            change = F.leaky_relu(normalised(layer(x, first, "constant")), 0.2)
+            x = x + normalised(layer(change, first + 1, "constant"))
+        expected = layer(normalised(layer(x, 5, "constant")), 6, "reflect").sigmoid()
+        assert torch.allclose(net(z), expected, atol=1e-5)
 
 
 def test_added_skips_take_the_width_of_what_they_are_added_to() -> None:

@@ -190,7 +190,7 @@ def test_the_key_of_a_baseline_depends_on_its_name():
 
 def test_keys_are_stable_between_machines():
     assert hashed({"b": [1, 2.5], "a": "é"}) == hashed({"a": "é", "b": [1, 2.5]})
-    assert hashed([1, "a"]) == "f41e88a2ff12bb6b"
+    assert hashed([1, "a"]) == "4a72386a027702c1"
     assert run_key("p", "g", "d", 1) == hashed([SCHEMA, "p", "g", "d", 1])
 
 

@@ -85,6 +85,8 @@ def test_the_paper_space_holds_the_paper_network_and_not_all_of_them() -> None:
     assert load_genome("dip-jpeg") not in space  # widths differ from level to level
     assert load_genome("dip-vase") not in space  # coordinates in
     assert Pyramid() not in space
+    for other in ({"kernel_skip": 3}, {"activation": "swish"}, {"merge": "add"}, {"padding": "zero"}):  # fixed there
+        assert Hourglass(**other) not in space
 
 
 def test_a_space_may_be_given_by_path(tmp_path: Path) -> None:

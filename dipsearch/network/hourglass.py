@@ -81,8 +81,9 @@ def size_rule(genome: Hourglass) -> SizeRule:
     multiple = 2**genome.depth
     halves = multiple  # bottleneck of one pixel
     for index in range(genome.depth):
-        reflected = max(genome.kernel_down[index], 1) // 2 + 1 if genome.padding == "reflect" else 1
+        reflected = genome.kernel_down[index] // 2 + 1 if genome.padding == "reflect" else 1
         halves = max(halves, 2 ** (index + 1) * max(2 if index + 1 == genome.depth else 1, reflected))
-        above = genome.kernel_up[index] // 2 + 1 if genome.padding == "reflect" else 1
+        kernels = (genome.kernel_up[index], genome.kernel_skip[index] if genome.channels_skip[index] else 1)
+        above = max(kernels) // 2 + 1 if genome.padding == "reflect" else 1
         halves = max(halves, 2**index * above)
     return SizeRule(minimum=-(-halves // multiple) * multiple, multiple_of=multiple)
