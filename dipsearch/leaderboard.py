@@ -101,8 +101,8 @@ def search_ranking(store: RunStore, task: str) -> pd.DataFrame:
 
 def _machine(machine: dict[str, Any] | None, device: str) -> str:
     """The machine of a run in a few words."""
-    known = machine or {}
-    return f"{known.get('processor', 'unknown')}, {known.get('cores', '?')} cores, {device}, torch {known.get('torch', '?')}"
+    processor, cores, torch = ((machine or {}).get(fact, "unknown") for fact in ("processor", "cores", "torch"))
+    return f"{processor}, {cores} cores, {device}, torch {torch}"
 
 
 def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:

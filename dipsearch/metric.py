@@ -19,7 +19,7 @@ def _y_border(x: Tensor) -> Tensor:
     """Y in 16…235 over 255, cut by 4 pixels at the top and left and 5 at the bottom and right, as the
     paper's evaluation script does at every factor."""
     if x.shape[1] == 3:
-        x = (x * torch.tensor(GREY_WEIGHTS, device=x.device, dtype=x.dtype)[:, None, None]).sum(1, keepdim=True)
+        x = (x * torch.tensor(GREY_WEIGHTS, dtype=x.dtype)[:, None, None]).sum(1, keepdim=True)
     return ((x * (235 - 16) + 16) / 255)[..., 4:-5, 4:-5]
 
 
@@ -42,7 +42,8 @@ PROTOCOLS: dict[str, Protocol] = {
 def psnr(x: Tensor, truth: Tensor, protocol: str = "rgb") -> float:
     """Peak signal-to-noise ratio in dB with a peak of 1; 100 for identical pictures."""
     view = PROTOCOLS[protocol].view
-    return from_mse(float(torch.mean((view(x).double() - view(truth).double()) ** 2)))
+    difference = view(x.detach().cpu().double()) - view(truth.detach().cpu().double())
+    return from_mse(float(difference.square().mean()))
 
 
 def from_mse(mse: float) -> float:

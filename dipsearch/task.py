@@ -79,6 +79,7 @@ class Effort(Part):
     size: int | None = Field(None, ge=SMALLEST, description="pixels a side; none: whole pictures")
     multiple_of: int = Field(1, ge=1, le=512, description="cut so that both sides are multiples of it")
     recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
+    operator: dict[str, Any] = Field(default_factory=dict, description="options of the task's operator to change")
 
     def changed(self, *, iterations: int | None = None, **fields: Any) -> Self:
         """The preset with other values, where they are not None."""
@@ -125,13 +126,19 @@ class Task(Part):
             for preset, effort in presets.items():
                 try:
                     self.recipe_for(effort)
+                    self.operator_for(effort)
                 except ValidationError as error:
-                    raise ValueError(f"{verb}.{preset}.recipe.{catalog.describe(error)}") from None
+                    what = "recipe" if error.title == Recipe.__name__ else "operator"
+                    raise ValueError(f"{verb}.{preset}.{what}.{catalog.describe(error)}") from None
         return self
 
     def recipe_for(self, effort: Effort) -> Recipe:
         """The task's recipe with a preset's changes."""
         return Recipe.model_validate(self.recipe.model_dump() | effort.recipe)
+
+    def operator_for(self, effort: Effort) -> OperatorChoice:
+        """The task's operator with a preset's changes."""
+        return OperatorChoice.model_validate(self.operator.model_dump() | effort.operator)
 
     def with_images(self, which: str, paths: Sequence[str]) -> Self:
         """The task with other `search` or `evaluation` images, all of them used; itself where there are none.
@@ -186,7 +193,7 @@ def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
     x = read(image, grey=task.image_channels == 1)
     if effort.shrink > 1:
         x = F.avg_pool2d(x, effort.shrink)
-    multiple = max(effort.multiple_of, task.operator.options.multiple_of)
+    multiple = max(effort.multiple_of, task.operator_for(effort).options.multiple_of)
     limit = effort.size or max(x.shape[-2:])
     height, width = (min(side, limit) // multiple * multiple for side in x.shape[-2:])
     if min(height, width) < SMALLEST:
@@ -204,7 +211,7 @@ def observe(task: Task, effort: Effort, image: str, *, seed: int, repeat: int) -
     name = digest(truth)
     instance = seed_of(seed, name, repeat)
     generator = torch.Generator().manual_seed(seed_of(instance, "corruption"))
-    options = task.operator.options
+    options = task.operator_for(effort).options
     operator = options.draw(truth, generator)  # type: ignore[attr-defined]
     noise = task.noise
     y = NOISES[noise.name](options.observe(operator, truth), generator, noise.sigma, noise.clip)

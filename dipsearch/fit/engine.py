@@ -105,6 +105,10 @@ class Fitting:
         scale = int(getattr(self.operator, "factor", 1))
         height, width = self.size or (self.y.shape[-2] * scale, self.y.shape[-1] * scale)
         device = pick_device(self.device)
+        if self.truth is not None and self.truth.shape != (1, self.y.shape[1], height, width):
+            raise UsageError(
+                f"the truth is {tuple(self.truth.shape)}, but the picture is {(1, self.y.shape[1], height, width)}"
+            )
         with _typed_failures(self.genome):
             net = build(self.genome, self.y.shape[1], seed=seed_of(self.seed, "weights"))
             generator = torch.Generator().manual_seed(seed_of(self.seed, "z"))
@@ -171,8 +175,7 @@ class Fitting:
         mean = self._mean.update(out)
         if self._stopper.update(self.iteration, out):
             self.chosen = self.iteration
-            # a stopper that can look back keeps a copy; otherwise the answer simply follows the mean
-            self._answer = mean if self.recipe.stop == "fixed" else mean.clone()
+            self._answer = mean.clone() if self._stopper.looks_back else mean
 
     def _check(self) -> None:
         """What needs the host: the loss, the rollback, the truth, the clock."""

@@ -23,6 +23,8 @@ class Settings(Protocol):
 class Fixed:
     """The budget decides; the answer is the last output."""
 
+    looks_back = False  # whether an earlier answer may have to be kept
+
     def __init__(self, settings: Settings) -> None:
         self.stop = False
 
@@ -40,6 +42,8 @@ class WindowedVariance:
     passed, the answer is the last output.
     """
 
+    looks_back = True
+
     def __init__(self, settings: Settings) -> None:
         self.window, self.patience, self.warm_up = settings.window, settings.patience, settings.warm_up
         self.stop = False
@@ -53,10 +57,10 @@ class WindowedVariance:
     def update(self, iteration: int, x: Tensor) -> bool:
         """Take the raw output of an iteration (counted from 1); whether it is the answer so far."""
         flat = x.detach().flatten()
-        sample = flat[:: -(-flat.numel() // MOST_VALUES)]
+        sample = flat[:: -(-flat.numel() // MOST_VALUES)].cpu()  # not every device has double precision
         if self._ring is None:
-            self._ring = torch.zeros(self.window, sample.numel(), device=x.device)
-            self._sum = torch.zeros(sample.numel(), dtype=torch.float64, device=x.device)
+            self._ring = torch.zeros(self.window, sample.numel())
+            self._sum = torch.zeros(sample.numel(), dtype=torch.float64)
             self._squares = [0.0] * self.window
         slot = self._count % self.window
         self._sum += sample.double() - self._ring[slot].double()

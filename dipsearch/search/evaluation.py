@@ -35,7 +35,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         setting = {
-            "operator": self.task.operator.model_dump(mode="json"),
+            "operator": self.task.operator_for(self.effort).model_dump(mode="json"),
             "noise": self.task.noise.model_dump(mode="json"),
             "metric": self.task.metric,
             "pictures": self.effort.model_dump(mode="json", include={"shrink", "size", "multiple_of"}),

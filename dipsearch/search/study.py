@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
-from dipsearch.run import RunStore, environment, package_version, write_atomically
+from dipsearch.run import RunStore, environment, write_atomically
 from dipsearch.search.evaluation import Protocol, seconds_per_iteration
 from dipsearch.search.objective import ENOUGH_FOR_A_TEST, RUNGS, Gated, Objective, Pruned
 from dipsearch.space import Space
@@ -58,7 +58,6 @@ class Settings:
             "seed": self.seed,
             "sampler": self.sampler,
             "pictures": sorted({instance.digest for instance in instances}),
-            "optuna": package_version("optuna"),
         }
 
 
