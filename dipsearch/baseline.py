@@ -28,21 +28,34 @@ def _needs(operator: nn.Module, attribute: str, baseline: str) -> None:
         raise UsageError(f"baseline {baseline!r} cannot undo the operator {type(operator).__name__}")
 
 
+def _needs_same_size(operator: nn.Module, baseline: str) -> None:
+    if hasattr(operator, "factor"):
+        raise UsageError(f"baseline {baseline!r} cannot undo the operator {type(operator).__name__}")
+
+
 def observation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
-    """The observation itself, untouched (not for super-resolution)."""
+    """The observation itself, untouched."""
+    _needs_same_size(operator, "observation")
     return y
 
 
 def non_local_means(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     """Non-local means (Buades et al., 2005) that is told the noise's sigma; h = 0.6 sigma, 5x5 patches."""
-    s = sigma / 255
-    return _tensor(
-        denoise_nl_means(_channels_last(y), patch_size=5, patch_distance=6, h=0.6 * s, sigma=s, channel_axis=-1)
-    )
+    _needs_same_size(operator, "non-local-means")
+    if sigma == 0:
+        return y
+    noisy, s = _channels_last(y), sigma / 255
+    settings = {"patch_size": 5, "patch_distance": 6, "h": 0.6 * s, "sigma": s}
+    if noisy.shape[2] > 1:
+        return _tensor(denoise_nl_means(noisy, channel_axis=-1, **settings))
+    return _tensor(denoise_nl_means(noisy[:, :, 0], **settings)[:, :, None])
 
 
 def total_variation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     """Total variation (Chambolle, 2004) with a weight of sigma, which it is told."""
+    _needs_same_size(operator, "total-variation")
+    if sigma == 0:
+        return y
     return _tensor(denoise_tv_chambolle(_channels_last(y), weight=sigma / 255, channel_axis=-1))
 
 

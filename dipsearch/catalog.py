@@ -62,6 +62,23 @@ def load(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
     return validate(str(file), parse, read_yaml(file))
 
 
+def load_named(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
+    """As `load`, for what is called as its file is: the parser is given that name as `name`."""
+    file = locate(kind, name)
+
+    def parse_with_name(data: Any) -> Parsed:
+        if isinstance(data, dict) and "name" in data:
+            raise UsageError(f"{file}: name: it is called as its file is; remove this key")
+        return parse(data | {"name": stem(kind, name)} if isinstance(data, dict) else data)
+
+    return load(kind, name, parse_with_name)
+
+
+def stem(kind: str, name: str) -> str:
+    """The name of the file behind a name or path, without its extension."""
+    return locate(kind, name).name.removesuffix(".yaml").removesuffix(".yml")
+
+
 def validate(where: str, parse: Callable[[Any], Parsed], data: Any) -> Parsed:
     """Parse plain data with a pydantic validator; UsageError on one line."""
     try:

@@ -2,11 +2,13 @@
 
 import hashlib
 import importlib.util
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dipsearch.error import UsageError
@@ -24,11 +26,18 @@ def expand(paths: list[str]) -> list[str]:
         if path.startswith(SKIMAGE) or not Path(path).is_dir():
             found.append(path)
             continue
-        inside = sorted(str(entry) for entry in Path(path).iterdir() if entry.suffix.lower() in EXTENSIONS)
+        inside = sorted(
+            str(entry) for entry in Path(path).iterdir() if entry.suffix.lower() in EXTENSIONS and entry.is_file()
+        )
         if not inside:
             raise UsageError(f"{path}: no picture in this folder; known extensions: {', '.join(EXTENSIONS)}")
         found += inside
     return found
+
+
+def normal(name: str) -> str:
+    """One name for one picture: `./a.png` and `a.png` are the same."""
+    return name if name.startswith(SKIMAGE) else os.path.normpath(name)
 
 
 def locate(name: str) -> Path:
@@ -71,15 +80,23 @@ def read_mask(path: str) -> Tensor:
 def _pixels(path: Path) -> np.ndarray:
     """(H, W, 1 or 3) float32 in [0, 1]."""
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > LARGEST:
-                raise UsageError(f"{path}: {picture.width}x{picture.height} is too large; at most {LARGEST} pixels")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
+            opened = Image.open(path)
+        with opened:
+            if opened.width * opened.height > LARGEST:
+                raise UsageError(f"{path}: {opened.width}x{opened.height} is too large; at most {LARGEST} pixels")
+            # as the photograph was held; Pillow keeps the file's own order of pixels
+            picture = ImageOps.exif_transpose(opened)
             if picture.mode == "CMYK":
                 raise UsageError(f"{path}: CMYK pictures are not supported; convert it to RGB")
-            if path.suffix.lower() == ".png" and picture.mode in ("RGB", "RGBA") and _png_depth(path) == 16:
+            if opened.format == "PNG" and picture.mode in ("RGB", "RGBA") and _png_depth(path) == 16:
                 raise UsageError(f"{path}: 16-bit colour PNG would be cut to 8 bits; save it with 8 bits")
-            if picture.mode.startswith("I;16") or picture.mode == "I":
-                return np.asarray(picture, dtype=np.float32)[:, :, None] / 65535
+            if picture.mode.startswith("I"):
+                levels = np.asarray(picture)
+                if levels.min() < 0 or levels.max() > 65535:
+                    raise UsageError(f"{path}: values outside 0…65535 have no known range; save it with 8 or 16 bits")
+                return levels.astype(np.float32)[:, :, None] / 65535
             if picture.mode == "F":
                 raise UsageError(f"{path}: floating-point pictures have no known range; save it with 8 or 16 bits")
             mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"

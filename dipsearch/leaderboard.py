@@ -72,9 +72,9 @@ def leaderboard(store: RunStore, task: str, *, purpose: str = "rerun", preset: s
     latest = chosen.sort_values("created")["protocol"].iloc[-1]
     rows = chosen[chosen["protocol"] == latest]
     searched = frame.loc[frame["purpose"] == "search", ["subject", "picture"]].drop_duplicates().sort_values("picture")
-    found_on = searched.groupby("subject")["picture"].agg(", ".join)
+    found_on = searched.groupby("subject")["picture"].agg(", ".join).to_dict()
     table = _table(rows)
-    table["found_on"] = table["subject"].map(found_on).fillna("")
+    table["found_on"] = [found_on.get(subject, "") for subject in table["subject"]]
     first = rows.iloc[0]
     return Leaderboard(
         task=task,
@@ -107,8 +107,8 @@ def _machine(machine: dict[str, Any] | None, device: str) -> str:
 
 def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     columns = [
-        "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "name", "summary",
-        "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
+        "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "study_seed", "name",
+        "summary", "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
         "rollbacks", "created", "machine", "device",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
@@ -121,7 +121,8 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each genome and baseline."""
-    instances = len(rows[["digest", "repeat"]].drop_duplicates())
+    rows = rows.assign(seed=rows["study_seed"].astype(str) + "/" + rows["repeat"].astype(str))
+    instances = len(rows[["digest", "seed"]].drop_duplicates())
     table = rows.groupby("subject", sort=False).agg(
         name=("name", "last"),
         summary=("summary", "first"),
@@ -134,10 +135,10 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         seconds=("seconds", "mean"),
         rollbacks=("rollbacks", "sum"),
         images=("digest", "nunique"),
-        seeds=("repeat", "nunique"),
+        seeds=("seed", "nunique"),
         fits=("psnr", "count"),
     )
-    by_seed = rows.groupby(["subject", "repeat"])["psnr"].mean().groupby("subject")
+    by_seed = rows.groupby(["subject", "seed"])["psnr"].mean().groupby("subject")
     table["psnr_sd"] = by_seed.std(ddof=1)
     table["failed"] = rows[rows["status"] != OK].groupby("subject").size()
     table["failed"] = table["failed"].fillna(0).astype(int)

@@ -30,12 +30,13 @@ class Protocol:
     about: str
     grey: bool
     view: Callable[[Tensor], Tensor]
+    smallest: int = 16  # pixels a side
 
 
 PROTOCOLS: dict[str, Protocol] = {
     "rgb": Protocol("all pixels, mean square error joint over R, G and B", False, _whole),
     "gray": Protocol("all pixels of the grey picture, known ones included", True, _whole),
-    "y-border": Protocol("Y (16-235), without a border of 4 pixels (5 at the bottom and right)", False, _y_border),
+    "y-border": Protocol("Y (16-235), without a border of 4 pixels (5 at the bottom and right)", False, _y_border, 20),
 }
 
 

@@ -8,12 +8,12 @@ operator for a picture.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dipsearch.error import UsageError
@@ -94,6 +94,12 @@ class MaskOptions(Options):
     missing: float = Field(0.5, ge=0, lt=1, description="probability that a pixel is a hole")
     per_channel: bool = Field(False, description="draw each channel on its own")
     file: str | None = Field(None, description="white = hole, black = known")
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        if self.file is not None and self.model_fields_set & {"missing", "per_channel"}:
+            raise ValueError("a mask is read from a file or drawn (missing, per_channel), not both")
+        return self
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Mask:
         """Draw or read which pixels are known; UsageError where a file's size differs from the picture's."""

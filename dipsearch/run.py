@@ -11,7 +11,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -48,7 +48,8 @@ class Run:
     image: str
     digest: str
     repeat: int
-    seed: int
+    study_seed: int
+    seed: int  # of this instance: made of study seed, picture and repeat
     name: str  # of the genome or baseline, for people
     genome_key: str | None  # None: a baseline
     genome: dict[str, Any] | None
@@ -80,6 +81,9 @@ class Run:
 def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
     """The key of a run: protocol, genome key (or baseline name), picture and seed."""
     return hashed([SCHEMA, protocol, subject, digest, seed])
+
+
+REQUIRED = {entry.name for entry in fields(Run)}
 
 
 class RunStore:
@@ -125,9 +129,10 @@ def read_run(path: Path) -> dict[str, Any] | None:
     """A run's record, or None where the file is not a whole run of this schema."""
     try:
         run = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return run if isinstance(run, dict) and run.get("schema") == SCHEMA else None
+    whole = isinstance(run, dict) and run.get("schema") == SCHEMA and run.keys() >= REQUIRED
+    return run if whole else None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

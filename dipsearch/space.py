@@ -32,7 +32,7 @@ class Gene(Part):
 class Space(Part):
     """A set of genomes."""
 
-    name: str = ""
+    name: str
     about: str
     source: str = ""
     genes: dict[str, Gene]
@@ -224,5 +224,4 @@ def _read(template: Any, data: Any, genes: dict[str, Gene]) -> Iterator[tuple[st
 
 def load_space(name: str) -> Space:
     """Load a space by the name of a built-in one or by the path of a YAML file; UsageError says what is wrong."""
-    space = catalog.load("search_spaces", name, Space.model_validate)
-    return space.model_copy(update={"name": space.name or catalog.locate("search_spaces", name).name.split(".")[0]})
+    return catalog.load_named("search_spaces", name, Space.model_validate)

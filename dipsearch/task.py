@@ -1,5 +1,6 @@
 """Tasks: images + operator + noise + recipe + metric protocol, as YAML under tasks/."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
@@ -14,10 +15,10 @@ from dipsearch.baseline import BASELINES
 from dipsearch.error import UsageError, unknown
 from dipsearch.fit.recipe import Recipe
 from dipsearch.genome import Part
-from dipsearch.image import SMALLEST, digest, expand, read
+from dipsearch.image import SMALLEST, digest, expand, normal, read
 from dipsearch.metric import PROTOCOLS
 from dipsearch.network.size import centre_crop
-from dipsearch.operator import NOISES, OPERATORS, Options
+from dipsearch.operator import NOISES, OPERATORS, Mask, Options
 from dipsearch.seed import seed_of
 
 
@@ -66,7 +67,7 @@ class Images(Part):
 
     @model_validator(mode="after")
     def _disjoint(self) -> Self:
-        if both := set(self.search) & set(self.evaluation):
+        if both := {normal(name) for name in self.search} & {normal(name) for name in self.evaluation}:
             raise ValueError(f"search and evaluation images must differ, both hold {', '.join(sorted(both))}")
         return self
 
@@ -96,6 +97,7 @@ class SearchEffort(Effort):
     timeout: float = Field(gt=0, description="seconds, after which no trial starts")
     repeats: int = Field(1, ge=1, description="seeds for each picture")
     start_up: int = Field(8, ge=1, description="random trials, and trials never pruned")
+    max_gflop: float | None = Field(None, gt=0, description="of an iteration; a dearer genome is pruned unfitted")
 
 
 class RerunEffort(Effort):
@@ -107,7 +109,7 @@ class RerunEffort(Effort):
 class Task(Part):
     """What is to be restored and how that is judged."""
 
-    name: str = ""
+    name: str
     about: str
     source: str = ""
     operator: OperatorChoice
@@ -149,7 +151,9 @@ class Task(Part):
             return self
         verb = {"search": "search", "evaluation": "rerun"}[which]
         efforts = {name: effort.model_copy(update={"images": None}) for name, effort in getattr(self, verb).items()}
-        images = self.images.model_copy(update={which: tuple(expand(list(paths)))})
+        images = catalog.validate(
+            "--images", Images.model_validate, self.images.model_dump() | {which: expand(list(paths))}
+        )
         return self.model_copy(update={"images": images, verb: efforts})
 
     @property
@@ -160,8 +164,7 @@ class Task(Part):
 
 def load_task(name: str) -> Task:
     """Load a task by the name of a built-in one or by the path of a YAML file; UsageError says what is wrong."""
-    task = catalog.load("tasks", name, Task.model_validate)
-    return task.model_copy(update={"name": task.name or catalog.locate("tasks", name).name.split(".")[0]})
+    return catalog.load_named("tasks", name, Task.model_validate)
 
 
 def choose_effort(presets: dict[str, Any], preset: str) -> Any:
@@ -182,6 +185,7 @@ class Observation:
     image: str
     digest: str
     repeat: int
+    study_seed: int
     seed: int
     truth: Tensor
     y: Tensor
@@ -193,14 +197,15 @@ def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
     x = read(image, grey=task.image_channels == 1)
     if effort.shrink > 1:
         x = F.avg_pool2d(x, effort.shrink)
-    multiple = max(effort.multiple_of, task.operator_for(effort).options.multiple_of)
+    multiple = math.lcm(effort.multiple_of, task.operator_for(effort).options.multiple_of)
     limit = effort.size or max(x.shape[-2:])
     height, width = (min(side, limit) // multiple * multiple for side in x.shape[-2:])
-    if min(height, width) < SMALLEST:
+    smallest = max(SMALLEST, PROTOCOLS[task.metric].smallest)
+    if min(height, width) < smallest:
         raise UsageError(
             f"{image}: too small: shrunk by {effort.shrink} and cut to multiples of {multiple}, "
             f"{width}x{height} pixels are left; "
-            f"at least {SMALLEST} pixels a side are needed"
+            f"at least {smallest} pixels a side are needed"
         )
     return centre_crop(x, height, width).contiguous()
 
@@ -215,4 +220,6 @@ def observe(task: Task, effort: Effort, image: str, *, seed: int, repeat: int) -
     operator = options.draw(truth, generator)  # type: ignore[attr-defined]
     noise = task.noise
     y = NOISES[noise.name](options.observe(operator, truth), generator, noise.sigma, noise.clip)
-    return Observation(image, name, repeat, instance, truth, y, operator)
+    if isinstance(operator, Mask):
+        y = operator(y)  # no noise where nothing was seen
+    return Observation(image, name, repeat, seed, instance, truth, y, operator)

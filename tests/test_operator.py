@@ -60,7 +60,7 @@ def test_every_operator_is_a_case_here() -> None:
 @each_case
 def test_shape(label: str) -> None:
     _, _, shape, after = CASES[label]
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
         y = drawn(label)(torch.rand(shape, dtype=dtype))
         assert y.shape == after
         assert y.dtype == dtype
@@ -349,7 +349,7 @@ def test_gaussian_noise_without_clipping() -> None:
     clean = torch.full((1, 3, 256, 256), 0.9)
     noise = (gaussian(clean, seeded(), 25.0, False) - clean).double()
     assert float(noise.mean()) == pytest.approx(0, abs=1e-3)
-    assert float(noise.std()) == pytest.approx(25 / 255, rel=0.01)
+    assert float(noise.std()) == pytest.approx(25 / 255, rel=0.003)
     assert float(noise.max()) > 0.3  # beyond 1 in the picture
     assert psnr(clean + noise, clean) == pytest.approx(20.17, abs=0.05)
     correlation = torch.corrcoef(noise[0].flatten(1)) - torch.eye(3)

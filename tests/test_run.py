@@ -28,6 +28,7 @@ def run_of(**fields):
         "image": "skimage:coffee",
         "digest": "00ff00ff00ff00ff",
         "repeat": 0,
+        "study_seed": 0,
         "seed": 5,
         "name": "small",
         "genome_key": "aaaa",
@@ -279,7 +280,7 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, error):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "denoise").write_text("a file")
-    with pytest.raises(DipsearchError, match="denoise.*cannot be written"):
+    with pytest.raises(DipsearchError, match=r"denoise.*cannot be written"):
         RunStore(tmp_path).save(run_of())
 
 

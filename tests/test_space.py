@@ -91,7 +91,8 @@ def test_the_paper_space_holds_the_paper_network_and_not_all_of_them() -> None:
 
 def test_a_space_may_be_given_by_path(tmp_path: Path) -> None:
     assert written(tmp_path, TINY).name == "mine"
-    assert written(tmp_path, "name: own\n" + TINY).name == "own"
+    with pytest.raises(UsageError, match="remove this key"):
+        written(tmp_path, "name: own\n" + TINY)
 
 
 # Slots

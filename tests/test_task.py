@@ -95,7 +95,7 @@ def test_every_preset_makes_an_observation_and_every_baseline_restores_it(name: 
             assert min(truth.shape[-2:]) >= SMALLEST
             for side in truth.shape[-2:]:
                 assert side % effort.multiple_of == 0
-                assert side % task.operator.options.multiple_of == 0
+                assert side % task.operator_for(effort).options.multiple_of == 0
                 assert effort.size is None or side <= effort.size
     instance = observed(task)
     for baseline in task.baselines:
@@ -190,6 +190,17 @@ def test_super_resolution_observes_a_smaller_picture(tmp_path: Path, factor: int
     assert instance.y.shape == instance.operator(instance.truth).shape == (1, 3, 48 // factor, 48 // factor)
     exact = torch.equal(instance.y, instance.operator(instance.truth))
     assert exact == (low_resolution == "operator")
+
+
+def test_a_preset_changes_the_operator() -> None:
+    task = load_task("sr")
+    assert task.operator_for(Effort()) == task.operator
+    changed = Effort(size=64, operator={"factor": 8, "low_resolution": "paper"})
+    instance = observe(task, changed, CHELSEA, seed=0, repeat=0)
+    assert instance.truth.shape == (1, 3, 64, 64)
+    assert instance.y.shape == (1, 3, 8, 8)
+    assert torch.equal((instance.y * 255).round() / 255, instance.y)
+    assert read_truth(task, Effort(size=100, operator={"factor": 8}), CHELSEA).shape == (1, 3, 96, 96)
 
 
 def test_sr_is_a_quarter() -> None:
@@ -321,6 +332,11 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
         put("rerun", "quick", "recipe")({"stop": "never"}),
         ["rerun.quick.recipe.stop", "'never'", *STOPPERS],
     ),
+    "preset-operator-key": (put("rerun", "quick", "operator")({"missing": 0.5}), ["rerun.quick.operator", "missing"]),
+    "preset-operator-name": (
+        put("rerun", "quick", "operator")({"name": "dwnsample"}),
+        ["rerun.quick.operator", *OPERATORS],
+    ),
     "no-preset": (put("search")({}), ["search"]),
     "no-search-image": (put("images", "search")([]), ["images.search"]),
     "overlap": (
@@ -362,9 +378,10 @@ def test_the_unchanged_text_of_a_task_is_a_task(tmp_path: Path) -> None:
         assert copy == load_task(name)
 
 
-def test_a_task_is_named_by_its_file_or_by_itself(tmp_path: Path) -> None:
+def test_a_task_is_called_as_its_file_is(tmp_path: Path) -> None:
     assert load_task(write(tmp_path, data_of(), "my-task.yaml")).name == "my-task"
-    assert load_task(write(tmp_path, data_of() | {"name": "given"}, "my-task.yaml")).name == "given"
+    with pytest.raises(UsageError, match="remove this key"):
+        load_task(write(tmp_path, data_of() | {"name": "given"}, "my-task.yaml"))
 
 
 def test_an_unknown_task_is_an_error() -> None:

@@ -99,7 +99,7 @@ def show_genome(name: str, size: int) -> None:
 
 
 def task_stem(name: str) -> str:
-    """The name of a task, without reading it: its own, or its file's."""
+    """The name of a task, without reading it."""
     from dipsearch import catalog
 
-    return catalog.locate("tasks", name).name.split(".")[0]
+    return catalog.stem("tasks", name)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dipsearch import catalog
 from dipsearch.error import Diverged, FitError, OutOfMemory, UsageError, unknown
 from dipsearch.fit.averaging import RunningMean
 from dipsearch.fit.recipe import Recipe
 from dipsearch.fit.step import Step
 from dipsearch.fit.stopping import STOPPERS
 from dipsearch.genome import Genome
-from dipsearch.metric import from_mse, psnr
+from dipsearch.metric import PROTOCOLS, from_mse, psnr
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
 from dipsearch.operator import Identity
@@ -98,6 +99,8 @@ class Fitting:
     curve: dict[str, list[float]] = field(default_factory=lambda: {"iteration": [], "loss": [], "psnr": []}, init=False)
 
     def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(unknown("metric", self.protocol, PROTOCOLS))
         if self.y.ndim != 4 or self.y.shape[0] != 1:
             raise UsageError(f"an observation is (1, C, H, W), got {tuple(self.y.shape)}")
         if not torch.isfinite(self.y).all():
@@ -142,14 +145,17 @@ class Fitting:
 
     def advance(self, until: int | None = None) -> None:
         """Run to iteration `until`, or to the end. Diverged or OutOfMemory ends the fit for good."""
-        target = min(until or self.recipe.iterations, self.recipe.iterations)
+        last = self.recipe.iterations
+        target = last if until is None else min(until, last)
         started, before = time.perf_counter(), self.seconds
         with _typed_failures(self.genome):
             while self.iteration < target and not self.done:
                 self._iterate()
-                if self.iteration % CHECK_EVERY == 0 or self.iteration == target:
+                if self.iteration % CHECK_EVERY == 0 or self.iteration == last:  # wherever it is paused
                     self.seconds = before + time.perf_counter() - started
                     self._check()
+            if self.iteration:
+                self._refuse_non_finite()
         self.seconds = before + time.perf_counter() - started
 
     def result(self) -> Fit:
@@ -179,10 +185,7 @@ class Fitting:
 
     def _check(self) -> None:
         """What needs the host: the loss, the rollback, the truth, the clock."""
-        recent = self._losses[: (self.iteration - 1) % CHECK_EVERY + 1]
-        if not bool(torch.isfinite(recent).all()):
-            raise Diverged(f"the loss is not a finite number at iteration {self.iteration} ({self.genome.summary()})")
-        loss = float(recent[-1])
+        loss = self._refuse_non_finite()
         self._roll_back_or_keep(from_mse(loss))
         score = float("nan") if self._truth is None else psnr(self._mean.value, self._truth, self.protocol)  # type: ignore[arg-type]
         if self._truth is not None and (self.oracle is None or score > self.oracle.psnr):
@@ -197,6 +200,13 @@ class Fitting:
             self.stop_reason = "time-limit"
         if self.callback is not None:
             self.callback(self.iteration, self._answer)
+
+    def _refuse_non_finite(self) -> float:
+        """The last loss; Diverged where one of the last few is not a finite number."""
+        recent = self._losses[: (self.iteration - 1) % CHECK_EVERY + 1]
+        if not bool(torch.isfinite(recent).all()):
+            raise Diverged(f"the loss is not a finite number at iteration {self.iteration} ({self.genome.summary()})")
+        return float(recent[-1])
 
     def _roll_back_or_keep(self, fitted: float) -> None:
         """Restore the snapshot where the fit to y (dB) fell too far below it, else take a new one.
@@ -273,7 +283,9 @@ def fit(
 
 
 def _changed(recipe: Recipe, settings: dict[str, Any]) -> Recipe:
-    return Recipe.model_validate(recipe.model_dump() | settings) if settings else recipe
+    if not settings:
+        return recipe
+    return catalog.validate("recipe", Recipe.model_validate, recipe.model_dump() | settings)
 
 
 @contextmanager

@@ -55,7 +55,12 @@ class WindowedVariance:
         self._count = 0
 
     def update(self, iteration: int, x: Tensor) -> bool:
-        """Take the raw output of an iteration (counted from 1); whether it is the answer so far."""
+        """Take the raw output of an iteration (counted from 1); whether it is the answer so far.
+
+        Once `stop` is set, nothing changes the answer.
+        """
+        if self.stop:
+            return False
         flat = x.detach().flatten()
         sample = flat[:: -(-flat.numel() // MOST_VALUES)].cpu()  # not every device has double precision
         if self._ring is None:

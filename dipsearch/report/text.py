@@ -54,6 +54,7 @@ def as_table(board: Leaderboard) -> str:
     """Aligned columns under a caption, as wide as they need to be."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     words = cells(board)
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -61,8 +62,8 @@ def as_table(board: Leaderboard) -> str:
         left = name in ("genome", "network", "found on")
         grid.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in words.itertuples(index=False):
-        grid.add_row(*(str(cell).replace("[", "\\[") for cell in row))
-    sink = Console(file=io.StringIO(), width=400, color_system=None)
+        grid.add_row(*(Text(str(cell)) for cell in row))  # a name is never markup
+    sink = Console(file=io.StringIO(), width=100_000, color_system=None)
     sink.print(grid)
     lines = sink.file.getvalue().splitlines()  # type: ignore[attr-defined]
     return caption(board) + "\n\n" + "\n".join(line.rstrip() for line in lines) + "\n"

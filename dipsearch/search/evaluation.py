@@ -81,6 +81,7 @@ class Protocol:
             image=instance.image,
             digest=instance.digest,
             repeat=instance.repeat,
+            study_seed=instance.study_seed,
             seed=instance.seed,
             name=name,
             genome_key=genome.key() if genome else None,
@@ -184,12 +185,15 @@ def failed(run: dict[str, Any]) -> bool:
 
 
 def seconds_per_iteration(protocol: Protocol, genome: Genome, instance: Observation, steps: int = 3) -> float:
-    """Measured on this machine: the median of a few steps after one to warm up."""
-    fitting = protocol.fitting(genome, instance)
-    fitting.advance(1)
+    """Measured on this machine: the median of a few steps after one to warm up; 0 where they fail."""
     times = []
-    for step in range(steps):
-        before = fitting.seconds
-        fitting.advance(2 + step)
-        times.append(fitting.seconds - before)
+    try:
+        fitting = protocol.fitting(genome, instance)
+        fitting.advance(1)
+        for step in range(steps):
+            before = fitting.seconds
+            fitting.advance(2 + step)
+            times.append(fitting.seconds - before)
+    except FitError:
+        return 0.0
     return sorted(times)[steps // 2]

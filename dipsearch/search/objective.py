@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from typing import Protocol as Interface
 
 import optuna
@@ -18,7 +19,7 @@ from dipsearch.error import DipsearchError, FitError
 from dipsearch.genome import Genome
 from dipsearch.metric import psnr
 from dipsearch.run import RunStore
-from dipsearch.search.evaluation import Protocol, failed, refuse_if_too_large
+from dipsearch.search.evaluation import Protocol, failed, price_of, refuse_if_too_large
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
 
@@ -56,6 +57,7 @@ class Objective:
     instances: list[Observation]
     store: RunStore
     seed: int
+    max_gflop: float | None
     best: Callable[[], dict[int, float]]
     name: str
     watch: Callable[[float], None] = lambda share: None
@@ -75,37 +77,47 @@ class Objective:
             if run is not None and failed(run):
                 raise Pruned(f"{run['status']}: {run['reason']}")
         if all(stored):
+            if self.tests_instances:  # later trials are tested against these
+                for index, run in enumerate(stored):
+                    trial.report(run["psnr"] if run else 0.0, index)
             return sum(run["psnr"] for run in stored if run) / len(stored), True
         try:
             refuse_if_too_large(genome, self.instances[0])
         except FitError as error:
             raise Pruned(f"{error.reason}: {error}") from None
-        return self._by_instance(genome, trial) if self.tests_instances else (self._by_rung(genome, trial), True)
+        gflop = price_of(genome, self.instances[0]).gflop
+        if self.max_gflop is not None and gflop > self.max_gflop:
+            raise Pruned(f"cost: {gflop:.1f} GFLOP an iteration, above the preset's {self.max_gflop:g}")
+        if self.tests_instances:
+            return self._by_instance(genome, trial)
+        return self._by_rung(genome, trial, stored), True
 
-    def _by_rung(self, genome: Genome, trial: Reporter) -> float:
-        best = float("-inf")
+    def _by_rung(self, genome: Genome, trial: Reporter, stored: list[dict[str, Any] | None]) -> float:
+        """All instances that the store lacks, together. Where it holds one, the trial had passed every rung
+        before its process died, and is not pruned."""
+        iterations = self.protocol.recipe.iterations
+        missing = [instance for instance, run in zip(self.instances, stored, strict=True) if run is None]
+        prunable, best = len(missing) == len(self.instances), float("-inf")
         fittings = []
-        for instance in self.instances:
+        for instance in missing:
             with self._failures_kept(genome, instance):
                 fittings.append(self.protocol.fitting(genome, instance))
-        iterations = self.protocol.recipe.iterations
-        for share in RUNGS:
-            until = max(1, iterations // share)
+        for until in sorted({max(1, iterations // share) for share in RUNGS}):
             scores = []
-            for fitting, instance in zip(fittings, self.instances, strict=True):
+            for fitting, instance in zip(fittings, missing, strict=True):
                 with self._failures_kept(genome, instance):
                     fitting.advance(until)
                 scores.append(psnr(fitting.current, instance.truth, self.protocol.task.metric))
                 self.watch(sum(fitting.iteration for fitting in fittings) / (iterations * len(fittings)))
             best = max(best, sum(scores) / len(scores))
-            if share > 1:
+            if until < iterations and prunable:
                 trial.report(best, until)
                 if trial.should_prune():
                     raise Pruned(f"rung: {best:.2f} dB at {until} of {iterations} iterations")
-        results = [fitting.result() for fitting in fittings]
-        for fit, instance in zip(results, self.instances, strict=True):
-            self.protocol.record(self.store, self.name, genome, instance, fit)
-        return sum(fit.psnr for fit in results if fit.psnr is not None) / len(results)
+        runs = [run for run in stored if run is not None]
+        for fitting, instance in zip(fittings, missing, strict=True):
+            runs.append(self.protocol.record(self.store, self.name, genome, instance, fitting.result()))
+        return float(sum(run["psnr"] for run in runs) / len(runs))
 
     @contextmanager
     def _failures_kept(self, genome: Genome, instance: Observation) -> Iterator[None]:

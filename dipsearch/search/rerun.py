@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dipsearch import catalog
 from dipsearch.error import UsageError
 from dipsearch.genome import Genome, load_genome, parse_genome
 from dipsearch.leaderboard import search_ranking
@@ -87,7 +88,11 @@ def best_genomes(task: Task, store: RunStore, top: int) -> dict[str, Genome]:
 def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Genome]:
     """The genomes to judge: those named, or the best found and the task's published one."""
     if named:
-        return {name.split("/")[-1].removesuffix(".yaml"): load_genome(name) for name in named}
+        stems = [catalog.stem("genomes", name) for name in named]
+        # two files of one name are told apart by their paths
+        return {
+            stem if stems.count(stem) == 1 else name: load_genome(name) for stem, name in zip(stems, named, strict=True)
+        }
     published = load_genome(task.genome)
     found = {name: genome for name, genome in best_genomes(task, store, top).items() if genome.key() != published.key()}
     return {task.genome: published} | found

@@ -20,7 +20,7 @@ from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, write_atomically
-from dipsearch.search.evaluation import Protocol, seconds_per_iteration
+from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.objective import ENOUGH_FOR_A_TEST, RUNGS, Gated, Objective, Pruned
 from dipsearch.space import Space
 from dipsearch.task import Observation, SearchEffort, Task
@@ -140,8 +140,10 @@ class Search:
         """Seconds that the trials still to come should take, from a few steps of some genomes timed here."""
         space, seed = self.settings.space, self.settings.seed
         probes = [space.sample(seed + probe) for probe in range(PROBES)]
-        step = sum(seconds_per_iteration(self.protocol, genome, self.instances[0]) for genome in probes) / PROBES
         effort = self.settings.effort
+        limit = effort.max_gflop or float("inf")
+        fitted = [genome for genome in probes if price_of(genome, self.instances[0]).gflop <= limit]
+        step = sum(seconds_per_iteration(self.protocol, genome, self.instances[0]) for genome in fitted) / PROBES
         full = step * self.protocol.recipe.iterations * len(self.instances)
         missing = max(0, effort.trials - self.done)
         unpruned = min(missing, max(0, effort.start_up - self.done))
@@ -178,6 +180,7 @@ class Search:
                 self.instances,
                 self.store,
                 self.settings.seed,
+                self.settings.effort.max_gflop,
                 best=self._best_values,
                 name=self._published.get(genome.key(), genome.key()[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),

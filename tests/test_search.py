@@ -1,0 +1,643 @@
+import contextlib
+import json
+import os
+import shlex
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dipsearch.cli import main
+from dipsearch.error import DipsearchError, UsageError
+from dipsearch.genome import load_genome, parse_genome
+from dipsearch.leaderboard import leaderboard, search_ranking
+from dipsearch.run import RunStore
+from dipsearch.search.evaluation import Protocol
+from dipsearch.search.objective import imputed
+from dipsearch.search.rerun import Rerun, rerun_genomes
+from dipsearch.search.study import Search, Settings
+from dipsearch.space import load_space
+from dipsearch.task import choose_effort, load_task
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = {
+    "family": "hourglass",
+    "depth": 1,
+    "channels_down": 4,
+    "channels_up": 4,
+    "channels_skip": 0,
+    "input": {"kind": "noise", "channels": 4},
+}
+GENES = {
+    "depth": [1, 2],
+    "kernel": [1, 3],
+    "upsample": ["nearest", "bilinear"],
+    "activation": ["leaky-relu", "relu", "swish", "elu"],
+    "channels": [2, 4],
+}
+TEMPLATE = {
+    "depth": "$depth",
+    "channels_down": 4,
+    "channels_up": 4,
+    "channels_skip": 0,
+    "kernel_down": "$kernel",
+    "upsample": "$upsample",
+    "activation": "$activation",
+    "input": {"kind": "noise", "channels": "$channels"},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Networks this small gain nothing from threads, and lose much where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def room(tmp_path):
+    """A folder with pictures, a small task and a small space."""
+    for number in range(8):
+        coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((16, 16), Image.Resampling.BICUBIC).save(tmp_path / f"{number}.png")
+    write(tmp_path / "published.yaml", TINY | {"activation": "swish", "channels_down": 6, "channels_up": 6})
+    write_task(tmp_path)
+    write_space(tmp_path)
+    return tmp_path
+
+
+def write(path, data):
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def write_task(room, name="task", *, search=2, effort=None, recipe=None, **fields):
+    task = {
+        "about": "a test",
+        "operator": {"name": "identity"},
+        "noise": {"name": "gaussian", "sigma": 25},
+        "metric": "rgb",
+        "genome": str(room / "published.yaml"),
+        "baselines": ["observation", "total-variation"],
+        "images": {
+            "search": [str(room / f"{number}.png") for number in range(search)],
+            "evaluation": [str(room / "6.png"), str(room / "7.png")],
+        },
+        "recipe": {"iterations": 16, "input_noise": 0.01} | (recipe or {}),
+        "search": {"quick": {"trials": 4, "timeout": 600, "size": 16, "start_up": 100} | (effort or {})},
+        "rerun": {"quick": {"size": 16, "seeds": 2}},
+    }
+    return write(room / f"{name}.yaml", task | fields)
+
+
+def write_space(room, name="space", genes=None, template=None, start=()):
+    genes = GENES if genes is None else genes
+    template = TEMPLATE if template is None else template
+    data = {"about": "a test", "genes": genes, "templates": {"hourglass": template}, "start": [str(s) for s in start]}
+    return write(room / f"{name}.yaml", data)
+
+
+def search_in(room, *, task="task", space="space", study="study", out="out", trials=None, seed=0, **settings):
+    loaded = load_task(str(room / f"{task}.yaml"))
+    effort = choose_effort(loaded.search, "quick").changed(trials=trials)
+    chosen = Settings(loaded, load_space(str(room / f"{space}.yaml")), "quick", effort, seed, "tpe", "cpu")
+    return Search(chosen, room / out / "studies" / study, RunStore(room / out / "runs"), **settings)
+
+
+def searched(room, **settings):
+    """Run a search to its end, and give it with its trials."""
+    work = search_in(room, **settings)
+    with work.opened():
+        assert work.run() == "done"
+        trials = work._study.get_trials()
+        work.pruned = work.given_up()
+    return work, trials
+
+
+def runs_in(room, out="out", task="task"):
+    runs, broken = RunStore(room / out / "runs").load(task)
+    assert broken == []
+    return runs
+
+
+def values_of(trials):
+    return [(trial.state.name, trial.params, trial.value) for trial in trials]
+
+
+def instance_of(run):
+    return run["genome_key"], run["digest"], run["seed"]
+
+
+# The search
+
+
+def test_a_search_runs_as_many_trials_as_asked(room):
+    work, trials = searched(room, trials=4)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
+    folder = room / "out" / "studies" / "study"
+    assert {"study.db", "config.yaml", "environment.json"} <= {path.name for path in folder.iterdir()}
+    assert yaml.safe_load((folder / "config.yaml").read_text())["seed"] == 0
+    assert json.loads((folder / "environment.json").read_text())["cores"] >= 1
+    assert all(set(trial.params) == set(work.settings.space.slots) for trial in trials)
+
+
+def test_the_score_is_the_mean_honest_psnr_of_the_run_files(room):
+    work, trials = searched(room, trials=3)
+    runs = runs_in(room)
+    for trial in trials:
+        key = work.settings.space.genome(trial.params).key()
+        own = [run for run in runs if run["genome_key"] == key]
+        assert {run["image"] for run in own} == {str(room / "0.png"), str(room / "1.png")}
+        assert trial.value == pytest.approx(sum(run["psnr"] for run in own) / 2, rel=1e-12)
+        assert all(run["oracle_psnr"] >= run["psnr"] - 1e-9 for run in own)
+    assert all(run["purpose"] == "search" and run["iterations"] == 16 for run in runs)
+
+
+def test_a_search_tells_what_happens(room):
+    events = []
+    _, trials = searched(room, trials=2, watch=events.append)
+    ends = [event for event in events if event.kind == "end"]
+    assert [(event.number, event.total, event.outcome) for event in ends] == [(1, 2, "complete"), (2, 2, "complete")]
+    assert [event.value for event in ends] == [trial.value for trial in trials]
+    assert ends[-1].best == max(trial.value for trial in trials)
+    shares = [event.share for event in events if event.kind == "progress"]
+    assert shares and all(0 < share <= 1 for share in shares)
+
+
+def test_the_same_seed_gives_the_same_trials_and_values(room):
+    _, first = searched(room, trials=3, out="first", seed=3)
+    _, again = searched(room, trials=3, out="again", seed=3)
+    _, other = searched(room, trials=3, out="other", seed=4)
+    assert values_of(first) == values_of(again)
+    assert values_of(first) != values_of(other)
+
+
+def test_a_genome_that_comes_again_is_not_fitted_again(room, monkeypatch):
+    fits = []
+    fitting = Protocol.fitting
+    monkeypatch.setattr(Protocol, "fitting", lambda *given: fits.append(given) or fitting(*given))
+    write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE)
+    work, trials = searched(room, trials=7)
+    keys = {work.settings.space.genome(trial.params).key() for trial in trials}
+    assert len(keys) == 2 and len(trials) == 7
+    assert len(fits) == len(runs_in(room)) == len(keys) * 2
+    assert len({trial.value for trial in trials}) == 2
+
+
+TINY_TEMPLATE = {key: value for key, value in TINY.items() if key != "family"} | {"kernel_down": "$kernel"}
+
+
+def test_the_start_genomes_of_a_space_come_first_and_keep_their_names(room):
+    start = write(room / "start.yaml", TINY | {"kernel_down": 1, "activation": "elu", "upsample": "nearest"})
+    write_space(room, start=[start])
+    work, trials = searched(room, trials=2)
+    assert work.settings.space.genome(trials[0].params).key() == load_genome(str(start)).key()
+    assert str(start) in {run["name"] for run in runs_in(room)}
+
+
+def test_few_iterations_make_a_search_too(room):
+    write_task(room, recipe={"iterations": 3})
+    _, trials = searched(room, trials=2)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 2
+
+
+def test_pictures_too_small_for_the_metric_are_refused(room):
+    """Of 16 pixels, y-border leaves 7, and the window of SSIM has 11."""
+    operator = {"operator": {"name": "downsample", "factor": 4}, "noise": {"name": "none"}, "baselines": ["bicubic"]}
+    write_task(room, metric="y-border", **operator)
+    with pytest.raises(UsageError, match="at least 20 pixels"):
+        search_in(room)
+
+
+def test_the_time_limit_of_a_search_starts_no_trial(room):
+    write_task(room, effort={"timeout": 1e-9})
+    work = search_in(room)
+    with work.opened():
+        assert work.run() == "timeout"
+        assert work.done == 0
+
+
+# Resume
+
+
+def test_resume_adds_up_to_the_total(room):
+    _, first = searched(room, trials=3)
+    files = {path: path.stat().st_mtime_ns for path in (room / "out").rglob("*.json")}
+    work, trials = searched(room, trials=5, resume=True)
+    assert len(trials) == 5 and work.settings.effort.trials == 5
+    assert values_of(trials[:3]) == values_of(first)
+    assert all(path.stat().st_mtime_ns == before for path, before in files.items())
+    _, unchanged = searched(room, trials=4, resume=True)
+    assert len(unchanged) == 5
+
+
+def test_resume_does_not_repeat_the_random_start(room):
+    _, trials = searched(room, trials=3)
+    _, more = searched(room, trials=6, resume=True)
+    assert [trial.params for trial in more[3:]] != [trial.params for trial in trials]
+
+
+def test_a_study_that_exists_is_not_overwritten(room):
+    searched(room, trials=1)
+    with pytest.raises(UsageError, match=r"exists.*--resume"), search_in(room, trials=2).opened():
+        pass
+    assert len(searched(room, trials=1, resume=True)[1]) == 1
+
+
+def test_there_has_to_be_a_study_to_resume(room):
+    with pytest.raises(UsageError, match="no study to resume"), search_in(room, resume=True).opened():
+        pass
+    assert not (room / "out").exists()
+
+
+@pytest.mark.parametrize("change", ["task", "space", "seed", "sampler", "pictures"])
+def test_resume_under_other_settings_names_what_differs(room, change):
+    searched(room, trials=1)
+    settings = {"seed": 1} if change == "seed" else {}
+    if change == "task":
+        write_task(room, noise={"name": "gaussian", "sigma": 50})
+    elif change == "space":
+        write_space(room, genes=GENES | {"channels": [2, 8]})
+    elif change == "pictures":  # the same file name with other pixels
+        Image.fromarray(np.full((16, 16, 3), 90, dtype=np.uint8)).save(room / "0.png")
+    work = search_in(room, trials=2, resume=True, **settings)
+    if change == "sampler":
+        work.settings = Settings(work.settings.task, work.settings.space, "quick", work.settings.effort, 0, "random")
+    with pytest.raises(UsageError, match=f"another {change};"), work.opened():
+        pass
+    assert len(searched_trials(room)) == 1
+
+
+def searched_trials(room, study="study", out="out"):
+    with contextlib.closing(sqlite3.connect(room / out / "studies" / study / "study.db")) as database:
+        return database.execute("select number, state from trials order by number").fetchall()
+
+
+def test_a_study_has_one_writer(room):
+    searched(room, trials=1)
+    with (
+        search_in(room, trials=2, resume=True).opened(),
+        pytest.raises(DipsearchError, match="another process is working on this study"),
+        search_in(room, trials=2, resume=True).opened(),
+    ):
+        pass
+    assert len(searched(room, trials=2, resume=True)[1]) == 2  # the lock is free again
+
+
+def test_a_trial_that_was_interrupted_runs_again_once(room):
+    def stop(event):
+        if event.kind == "progress" and event.number == 1:
+            raise KeyboardInterrupt
+
+    work = search_in(room, trials=4, watch=stop)
+    with pytest.raises(KeyboardInterrupt), work.opened():
+        work.run()
+    assert searched_trials(room) == [(0, "COMPLETE"), (1, "FAIL")]
+    for total in (3, 4):
+        _, trials = searched(room, trials=total, resume=True)
+        assert sum(trial.state.name == "COMPLETE" for trial in trials) == total
+    assert trials[2].params == trials[1].params
+    assert [trial.user_attrs.get("retry_of") for trial in trials] == [None, None, 1, None, None]
+
+
+def test_a_trial_that_was_half_stored_fits_only_what_is_missing(room):
+    """As after a kill between the two run files of a trial."""
+    searched(room, trials=1)
+    kept, lost = sorted((room / "out" / "runs" / "task").glob("*.json"))
+    before, at = json.loads(lost.read_text()), kept.stat().st_mtime_ns
+    lost.unlink()
+    searched(room, trials=1, study="another")
+    assert json.loads(lost.read_text())["psnr"] == before["psnr"]
+    assert kept.stat().st_mtime_ns == at
+
+
+# Pruning
+
+
+def test_bad_trials_are_pruned_at_a_rung_and_listed(room):
+    write_task(room, effort={"start_up": 2}, recipe={"iterations": 48})
+    work, trials = searched(room, trials=10)
+    pruned = [trial for trial in trials if trial.state.name == "PRUNED"]
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    assert pruned and len(complete) >= 2 and len(pruned) + len(complete) == 10
+    assert all(trial.state.name == "COMPLETE" for trial in trials[:2])
+    assert work.pruned == [(trial.number, trial.user_attrs["reason"]) for trial in pruned]
+    fitted = {run["genome_key"] for run in runs_in(room)}
+    for trial in pruned:
+        genome = work.settings.space.genome(trial.params)
+        if trial.user_attrs["reason"].startswith("same network"):
+            continue
+        last = max(trial.intermediate_values)
+        assert trial.user_attrs["reason"] == (
+            f"rung: {trial.intermediate_values[last]:.2f} dB at {last} of 48 iterations"
+        )
+        assert last in (6, 12, 24)
+        others = [other.intermediate_values.get(last) for other in trials[: trial.number]]
+        assert any(value > trial.intermediate_values[last] for value in others if value is not None)
+        assert genome.key() not in fitted
+    for trial in complete:
+        rungs = list(trial.intermediate_values.items())  # none where the store had the answer
+        assert [step for step, _ in rungs] in ([6, 12, 24], [])
+        assert rungs == sorted(rungs, key=lambda rung: rung[1])  # the best so far is what is reported
+
+
+def test_a_network_that_was_pruned_is_pruned_again_without_a_fit(room, monkeypatch):
+    write_task(room, effort={"start_up": 1}, recipe={"iterations": 40})
+    write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE | {"norm": "none"})
+    fits = []
+    fitting = Protocol.fitting
+    monkeypatch.setattr(Protocol, "fitting", lambda *given: fits.append(given[1].key()) or fitting(*given))
+    work, _ = searched(room, trials=6)
+    first, *again = work.pruned
+    assert first[1].startswith("rung:")
+    assert again and all(reason == f"same network as trial {first[0]}: {first[1]}" for _, reason in again)
+    assert len(fits) == 2 * 2  # two networks on two pictures
+
+
+def test_a_network_that_cannot_be_is_pruned_with_the_reason(room):
+    write_space(room, genes={"kernel": [3, 4]}, template=TINY_TEMPLATE)
+    work, trials = searched(room, trials=6)
+    bad = [trial for trial in trials if trial.params["kernel"] == 4]
+    assert bad and all(trial.state.name == "PRUNED" for trial in bad)
+    assert [number for number, _ in work.pruned] == [trial.number for trial in bad]
+    assert all(reason.startswith("no such network: ") and "odd" in reason for _, reason in work.pruned)
+
+
+DIVERGING = {"depth": 5, "channels_down": 16, "channels_up": 16, "norm": "none", "activation": "none"}
+
+
+@pytest.mark.parametrize("pictures", [1, 5])
+def test_a_fit_that_diverges_is_a_stored_failure_and_a_pruned_trial(room, pictures):
+    write_task(room, search=pictures, recipe={"learning_rate": 10, "iterations": 32})
+    template = TINY_TEMPLATE | DIVERGING | {"kernel_down": 3, "norm": "$norm"}
+    write_space(room, genes={"norm": ["none", "batch"]}, template=template)
+    work, trials = searched(room, trials=4)
+    bad = [trial for trial in trials if trial.params["norm"] == "none"]
+    assert bad and [trial.state.name for trial in bad] == ["PRUNED"] * len(bad)
+    assert [number for number, _ in work.pruned] == [trial.number for trial in bad]
+    assert work.pruned[0][1].startswith("diverged: the loss is not a finite number at iteration")
+    failures = [run for run in runs_in(room) if run["status"] == "diverged"]
+    assert len(failures) == 1 and failures[0]["psnr"] is None and "finite" in failures[0]["reason"]
+    assert all(trial.state.name == "COMPLETE" for trial in trials if trial not in bad)
+    _, afresh = searched(room, trials=4, study="another")
+    assert values_of(afresh) == values_of(trials)  # the store remembers failures, too
+
+
+def test_a_network_that_diverges_does_not_stop_the_prediction(room):
+    write_task(room, recipe={"learning_rate": 10, "iterations": 32})
+    template = TINY_TEMPLATE | DIVERGING | {"kernel_down": 7, "kernel_up": 7, "norm": "$norm"}
+    write_space(room, genes={"norm": ["none", "batch"]}, template=template)
+    work = search_in(room)
+    with work.opened():
+        assert 0 < work.predict() <= work.settings.effort.timeout
+    write(room / "bad.yaml", TINY | DIVERGING | {"kernel_down": 7, "kernel_up": 7})
+    assert rerun_in(room, named=[str(room / "bad.yaml")]).predict() >= 0
+
+
+def test_the_imputed_mean_has_known_answers():
+    best = {0: 22.0, 1: 25.0, 2: 31.0, 3: 26.0}  # mean 26
+    assert imputed({0: 20.0, 2: 30.0}, best) == pytest.approx(26 - 1.5)
+    assert imputed({2: 32.0}, best) == pytest.approx(27)  # not 32: an easy picture
+    assert imputed(best, best) == pytest.approx(26)
+    assert imputed({0: 20.0, 2: 30.0}, {}) == pytest.approx(25)
+
+
+def eight_pictures(room, start):
+    write_task(room, search=6, effort={"start_up": 1}, recipe={"iterations": 60})
+    genes = {"channels": [1, 8], "kernel": [1, 3], "norm": ["batch", "none"]}
+    template = TINY_TEMPLATE | {"channels_down": "$channels", "channels_up": "$channels", "norm": "$norm"}
+    write_space(room, genes=genes, template=template, start=start)
+
+
+def test_with_enough_pictures_trials_are_pruned_by_a_paired_test(room):
+    good = write(room / "good.yaml", TINY | {"channels_down": 8, "channels_up": 8})
+    bad = write(room / "bad.yaml", TINY | {"channels_down": 1, "channels_up": 1, "kernel_down": 1, "norm": "none"})
+    eight_pictures(room, [good, bad])
+    work, (first, second) = searched(room, trials=2)
+    assert work.pruned == []
+    assert (first.user_attrs["whole"], second.user_attrs["whole"]) == (True, False)
+    digests = [instance.digest for instance in work.instances]
+    by_name = {}
+    for run in runs_in(room):
+        by_name.setdefault(run["name"], {})[digests.index(run["digest"])] = run["psnr"]
+    best, seen = by_name[str(good)], by_name[str(bad)]
+    assert len(best) == 6 and len(seen) == 5
+    assert first.value == pytest.approx(sum(best.values()) / 6)
+    assert second.value == pytest.approx(imputed(seen, best))
+    assert second.intermediate_values == pytest.approx(seen)
+    assert work.instances and max(values for values in seen.values()) < max(best.values())
+
+
+def test_a_second_study_over_stored_runs_prunes_like_the_first(room):
+    good = write(room / "good.yaml", TINY | {"channels_down": 8, "channels_up": 8})
+    bad = write(room / "bad.yaml", TINY | {"channels_down": 1, "channels_up": 1, "kernel_down": 1, "norm": "none"})
+    eight_pictures(room, [good])
+    searched(room, trials=1)
+    eight_pictures(room, [good, bad])
+    _, (first, second) = searched(room, trials=2, study="second")
+    assert first.intermediate_values.keys() == set(range(6))  # answered by the store, and told to the pruner
+    assert second.user_attrs["whole"] is False
+    assert second.value < first.value
+
+
+# Kill and interrupt
+
+
+def start_search(room, *words):
+    return subprocess.Popen(
+        command_of(room, *words),
+        cwd=room,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def command_of(room, *words):
+    files = ["--task", str(room / "task.yaml"), "--space", str(room / "space.yaml"), "--out", str(room / "out")]
+    return [sys.executable, "-m", "dipsearch", "search", *files, "--device", "cpu", *words]
+
+
+def wait_for_runs(room, process, count):
+    deadline = time.monotonic() + 60
+    while len(list((room / "out").glob("runs/*/*.json"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_search_that_is_killed_goes_on_and_repeats_no_fit(room):
+    write_task(room, recipe={"iterations": 80})
+    process = start_search(room, "--trials", "14")
+    wait_for_runs(room, process, 5)
+    process.kill()
+    process.communicate()
+    before = {path: path.stat().st_mtime_ns for path in (room / "out").glob("runs/*/*.json")}
+    assert len(before) < 28
+    states = [state for _, state in searched_trials(room, "task-space-quick")]
+    done = states.count("COMPLETE")
+    assert 0 < done < 14 and set(states) <= {"COMPLETE", "RUNNING"}
+
+    resumed = start_search(room, "--trials", str(done + 3), "--resume")
+    out, err = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, err
+    states = [state for _, state in searched_trials(room, "task-space-quick")]
+    assert states.count("COMPLETE") + states.count("PRUNED") == done + 3
+    assert "RUNNING" not in states and "WAITING" not in states
+    runs = runs_in(room)
+    assert len({instance_of(run) for run in runs}) == len(runs)
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    assert "next:" in out and "rank" in out
+    assert all(part.name.startswith(".") for part in (room / "out").rglob("*.part"))  # at most hidden leftovers
+
+
+def test_an_interrupted_search_says_how_to_go_on_and_that_works(room, capsys):
+    write_task(room, recipe={"iterations": 80})
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal would be inherited
+    try:
+        process = start_search(room, "--trials", "8", "--study", "mine")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    wait_for_runs(room, process, 3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err and out == ""
+    resume = next(line for line in err.splitlines() if line.endswith("--resume")).strip()
+    program, *words = shlex.split(resume)
+    assert program == "dipsearch"
+    before = {path: path.stat().st_mtime_ns for path in (room / "out").glob("runs/*/*.json")}
+    assert 3 <= len(before) < 16
+
+    assert main(words) == 0
+    states = [state for _, state in searched_trials(room, "mine")]
+    assert states.count("COMPLETE") == 8 and set(states) <= {"COMPLETE", "FAIL"}
+    assert all(path.stat().st_mtime_ns == at for path, at in before.items())
+    runs = runs_in(room)
+    assert len({instance_of(run) for run in runs}) == len(runs)
+    assert "next:" in capsys.readouterr().out
+
+
+def test_a_search_in_which_nothing_can_be_fitted_ends_without_a_traceback(room, capsys):
+    write_task(room, search=1, recipe={"learning_rate": 10, "iterations": 32})
+    template = TINY_TEMPLATE | DIVERGING | {"kernel_down": 3, "kernel_up": "$kernel"}
+    write_space(room, genes={"kernel": [3, 5]}, template=template)
+    code = main([*command_of(room, "--trials", "2")[3:]])
+    said = capsys.readouterr()
+    assert code in (0, 1)
+    assert "diverged" in said.out + said.err
+
+
+# Rerun
+
+
+def rerun_in(room, top=2, named=(), seeds=2):
+    task, store = load_task(str(room / "task.yaml")), RunStore(room / "out" / "runs")
+    effort = choose_effort(task.rerun, "quick")
+    protocol = Protocol(task, effort, "quick", "rerun", task.recipe_for(effort), "cpu")
+    return Rerun(protocol, rerun_genomes(task, store, top, list(named)), store, 0, seeds)
+
+
+def rerun_runs(room):
+    return [run for run in runs_in(room) if run["purpose"] == "rerun"]
+
+
+def ignore(*told):
+    pass
+
+
+def test_a_rerun_fits_the_best_found_and_the_published_genome(room):
+    searched(room, trials=4)
+    store = RunStore(room / "out" / "runs")
+    best = list(search_ranking(store, "task")["name"])[:2]
+    work, told = rerun_in(room), []
+    published = str(room / "published.yaml")
+    assert list(work.genomes) == [published, *best]
+    assert work.genomes[published] == load_genome(published)
+    assert len(work.missing) == 3 * 4  # three genomes, two pictures, two seeds
+    runs = list(work.run(lambda *given: told.append(given)))
+    assert [run["genome_key"] is None for run in runs] == [True] * 8 + [False] * 12  # two baselines
+    assert len(rerun_runs(room)) == 20
+    assert {run["image"] for run in runs} == {str(room / "6.png"), str(room / "7.png")}
+    assert {run["seed"] for run in runs if run["genome_key"]} == {instance.seed for instance in work.instances}
+    assert len({instance.seed for instance in work.instances}) == 4
+    assert {given[0] for given in told} == {published, *best}
+    board = leaderboard(store, "task")
+    assert set(board.table["name"]) == {published, *best, "observation", "total-variation"}
+    assert board.table["rank"].notna().all()
+    found_on = dict(zip(board.table["name"], board.table["found_on"], strict=True))
+    assert found_on[best[0]] == "0.png, 1.png" and found_on["observation"] == ""
+
+
+def test_a_second_rerun_does_nothing_and_a_lost_fit_is_made_again(room):
+    searched(room, trials=2)
+    first = list(rerun_in(room).run(ignore))
+    files = {path: path.stat().st_mtime_ns for path in (room / "out" / "runs").rglob("*.json")}
+    again = rerun_in(room)
+    assert again.missing == [] and again.predict() == 0
+    assert all(run["genome_key"] is None for run in again.run(ignore))
+    assert {path: path.stat().st_mtime_ns for path in (room / "out" / "runs").rglob("*.json")} == files
+
+    def is_fit(path):
+        run = json.loads(path.read_text())
+        return run["purpose"] == "rerun" and run["genome_key"] is not None
+
+    lost = next(path for path in files if is_fit(path))
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    assert len(rerun_in(room).missing) == 1
+    (made,) = [run for run in rerun_in(room).run(ignore) if run["genome_key"] is not None]
+    assert made["psnr"] == before["psnr"] == json.loads(lost.read_text())["psnr"]
+    others = [path for path in files if path != lost]
+    assert all(path.stat().st_mtime_ns == files[path] for path in others)
+    assert len(first) == len(rerun_runs(room))
+
+
+def test_more_seeds_add_fits_and_keep_those_that_exist(room):
+    searched(room, trials=1)
+    list(rerun_in(room, seeds=1).run(ignore))
+    count = len(rerun_in(room).genomes)
+    assert len(rerun_in(room, seeds=3).missing) == count * 2 * 2
+
+
+def test_a_rerun_without_a_search_says_what_to_run(room):
+    with pytest.raises(UsageError, match="run: dipsearch search --task task"):
+        rerun_in(room)
+
+
+def test_named_genomes_are_run_without_a_search(room):
+    work = rerun_in(room, named=[str(room / "published.yaml")])
+    assert list(work.genomes) == ["published"]
+    assert len(work.missing) == 4
+
+
+def test_named_genomes_of_the_same_file_name_are_both_run(room):
+    for folder, kernel in (("a", 1), ("b", 3)):
+        (room / folder).mkdir()
+        write(room / folder / "best.yaml", TINY | {"kernel_down": kernel})
+    work = rerun_in(room, named=[str(room / "a" / "best.yaml"), str(room / "b" / "best.yaml")])
+    keys = {genome.key() for genome in work.genomes.values()}
+    assert keys == {parse_genome(TINY | {"kernel_down": kernel}).key() for kernel in (1, 3)}
+
+
+def test_a_fit_of_a_rerun_that_fails_is_kept_and_not_tried_again(room):
+    write_task(room, recipe={"learning_rate": 10, "iterations": 32})
+    write(room / "bad.yaml", TINY | DIVERGING)
+    runs = list(rerun_in(room, named=[str(room / "bad.yaml")]).run(ignore))
+    failures = [run for run in runs if run["genome_key"] is not None]
+    assert [run["status"] for run in failures] == ["diverged"] * 4
+    assert rerun_in(room, named=[str(room / "bad.yaml")]).missing == []
+    board = leaderboard(RunStore(room / "out" / "runs"), "task")
+    assert dict(zip(board.table["name"], board.table["failed"], strict=True))["bad"] == 4
