@@ -1,7 +1,6 @@
 """Genomes: reading, refusing, keys, and the parameter counts of the published networks."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -79,15 +78,6 @@ SMALL = {
     "channels_skip": [2, 0],
     "input": NoiseInput(channels=3),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The networks here are tiny: on a busy machine, threads would spend the time waiting for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small(**genes: object) -> Hourglass:

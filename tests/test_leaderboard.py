@@ -376,7 +376,7 @@ def command(*words, cwd):
     return subprocess.run(
         [sys.executable, "-m", "dipsearch", *words],
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=60,
