@@ -6,6 +6,7 @@ builds it, so a new upsampler or norm is known here as soon as it is in its dict
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Container
 from typing import Annotated, Any, Literal, Self
 
@@ -87,7 +88,7 @@ class FourierInput(Part):
 Input = Annotated[NoiseInput | MeshgridInput | FourierInput, Field(discriminator="kind")]
 
 
-class Genome(Part):
+class Genome(Part, ABC):
     """What all families share. Two genomes describe the same network if their keys are equal."""
 
     family: str
@@ -114,9 +115,9 @@ class Genome(Part):
         plain = {"family": self.family} | self.model_dump(mode="json")
         return {name: _collapse(value) for name, value in plain.items()}
 
+    @abstractmethod
     def summary(self) -> str:
         """A few words for a table."""
-        raise AssertionError(f"{type(self).__name__} has no summary")
 
 
 def _collapse(value: Any) -> Any:

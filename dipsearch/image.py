@@ -92,6 +92,8 @@ def _pixels(path: Path) -> np.ndarray:
                 raise UsageError(f"{path}: CMYK pictures are not supported; convert it to RGB")
             if opened.format == "PNG" and picture.mode in ("RGB", "RGBA") and _png_depth(path) == 16:
                 raise UsageError(f"{path}: 16-bit colour PNG would be cut to 8 bits; save it with 8 bits")
+            if opened.format == "TIFF" and picture.mode in ("RGB", "RGBA", "LA") and max(_tiff_depths(opened)) > 8:
+                raise UsageError(f"{path}: 16-bit colour TIFF would be cut to 8 bits; save it with 8 bits")
             if picture.mode.startswith("I"):
                 levels = np.asarray(picture)
                 if levels.min() < 0 or levels.max() > 65535:
@@ -113,6 +115,11 @@ def _png_depth(path: Path) -> int:
     """Bits a sample, from the PNG header (byte 24), which Pillow does not tell."""
     with path.open("rb") as file:
         return file.read(25)[24]
+
+
+def _tiff_depths(picture: Image.Image) -> tuple[int, ...]:
+    """Bits a sample, from TIFF's own tag: Pillow tells 8 of every RGB picture."""
+    return tuple(getattr(picture, "tag_v2", {}).get(258, (8,)))
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Runs -> tables. Honest numbers rank; oracle numbers stand beside them under their own name."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,34 @@ class Leaderboard:
     images: list[str]
     machines: list[str]
     other_protocols: int
+    other_instances: int
     broken: list[Path]
 
 
-def leaderboard(store: RunStore, task: str, *, purpose: str = "rerun", preset: str | None = None) -> Leaderboard:
+@dataclass(frozen=True)
+class Scope:
+    """Which runs a table is made of: one protocol, and the (picture digest, instance seed) pairs to be judged on."""
+
+    protocol: str
+    instances: frozenset[tuple[str, int]]
+
+
+def leaderboard(
+    store: RunStore, task: str, *, purpose: str = "rerun", preset: str | None = None, scope: Scope | None = None
+) -> Leaderboard:
     """Rank the genomes and baselines of a task.
 
-    Runs are comparable within one protocol (operator, noise, metric, picture size, recipe). Of several, the
-    one with the most recent run is shown. Rank is by mean PSNR over pictures and seeds, and goes to rows
-    that have every instance; `psnr_sd` is the deviation over seeds of the mean over pictures.
+    Runs are comparable within one protocol (operator, noise, metric, picture size, recipe) and on the same
+    instances; without a `scope`, those around the most recent fit. Rank is by mean PSNR over pictures and
+    seeds, and goes to rows that have every instance; `psnr_sd` is the deviation over seeds of the mean over
+    pictures.
 
     Args:
         store: where the runs are.
         task: its name.
         purpose: `rerun` ranks full fits on the evaluation images, `search` proxy fits on the search images.
         preset: only runs of this preset.
+        scope: exactly these runs.
 
     Raises:
         UsageError: there are no such runs.
@@ -65,12 +79,17 @@ def leaderboard(store: RunStore, task: str, *, purpose: str = "rerun", preset: s
     chosen = frame[frame["purpose"] == purpose]
     if preset is not None:
         chosen = chosen[chosen["preset"] == preset]
-    if chosen.empty:
+    if not chosen.empty:
+        scope = scope or _latest(chosen)
+        comparable = frame[frame["protocol"] == scope.protocol]
+        inside = [
+            instance in scope.instances for instance in zip(comparable["digest"], comparable["seed"], strict=True)
+        ]
+        rows = comparable[inside]
+    if chosen.empty or rows.empty:
         wanted = f"{purpose} runs" + (f" with preset {preset!r}" if preset else "")
         hint = f"dipsearch {purpose} --task {task}"
         raise UsageError(f"no {wanted} for task {task!r} under {store.root}; run: {hint}")
-    latest = chosen.sort_values("created")["protocol"].iloc[-1]
-    rows = chosen[chosen["protocol"] == latest]
     searched = frame.loc[frame["purpose"] == "search", ["subject", "picture"]].drop_duplicates().sort_values("picture")
     found_on = searched.groupby("subject")["picture"].agg(", ".join).to_dict()
     table = _table(rows)
@@ -79,24 +98,44 @@ def leaderboard(store: RunStore, task: str, *, purpose: str = "rerun", preset: s
     return Leaderboard(
         task=task,
         table=table,
-        preset=str(first["preset"]),
+        preset=preset or str(first["preset"]),
         metric=str(first["metric"]),
         setting=dict(first["setting"]),
         purpose=purpose,
         images=sorted(set(rows["picture"])),
         machines=sorted({_machine(*made) for made in zip(rows["machine"], rows["device"], strict=True)}),
         other_protocols=int(chosen["protocol"].nunique()) - 1,
+        other_instances=int((chosen["protocol"] == scope.protocol).sum()) - len(rows),  # type: ignore[union-attr]
         broken=broken,
     )
 
 
-def search_ranking(store: RunStore, task: str) -> pd.DataFrame:
+def search_ranking(store: RunStore, task: str, scope: Scope | None = None) -> pd.DataFrame:
     """Genomes by their search score, best first, with `name` and `genome`; empty where nothing was searched."""
     try:
-        table = leaderboard(store, task, purpose="search").table
+        table = leaderboard(store, task, purpose="search", scope=scope).table
     except UsageError:
         return pd.DataFrame()
     return table[table["rank"].notna() & table["genome"].notna()]
+
+
+def _latest(chosen: pd.DataFrame) -> Scope:
+    """The scope around the most recent fit (or baseline, where nothing was fitted).
+
+    Its genome's instances, or more: where other genomes have those and others too, the set that most genomes
+    have exactly, and of equals the larger. So a genome that was run on less is shown without a rank, and one
+    that was also run on other pictures does not leave the rest without one.
+    """
+    fits = chosen[chosen["genome_key"].notna()]
+    fits = chosen if fits.empty else fits
+    latest = fits.sort_values("created").iloc[-1]
+    fits = fits[fits["protocol"] == latest["protocol"]]
+    covered: dict[str, set[tuple[str, int]]] = {}
+    for subject, digest, seed in zip(fits["subject"], fits["digest"], fits["seed"], strict=True):
+        covered.setdefault(subject, set()).add((str(digest), int(seed)))
+    least = covered[latest["subject"]]
+    sets = Counter(frozenset(instances) for instances in covered.values() if instances >= least)
+    return Scope(str(latest["protocol"]), max(sets, key=lambda instances: (sets[instances], len(instances))))
 
 
 def _machine(machine: dict[str, Any] | None, device: str) -> str:
@@ -107,7 +146,7 @@ def _machine(machine: dict[str, Any] | None, device: str) -> str:
 
 def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     columns = [
-        "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "study_seed", "name",
+        "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "study_seed", "seed", "name",
         "summary", "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
         "rollbacks", "created", "machine", "device",
     ]  # fmt: skip
@@ -121,8 +160,8 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each genome and baseline."""
-    rows = rows.assign(seed=rows["study_seed"].astype(str) + "/" + rows["repeat"].astype(str))
     instances = len(rows[["digest", "seed"]].drop_duplicates())
+    rows = rows.assign(seed=rows["study_seed"].astype(str) + "/" + rows["repeat"].astype(str))  # over pictures
     table = rows.groupby("subject", sort=False).agg(
         name=("name", "last"),
         summary=("summary", "first"),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dipsearch.error import UsageError
 from dipsearch.genome import Part
-from dipsearch.image import read_mask, to_uint8
+from dipsearch.image import digest, read_mask, to_uint8
 from dipsearch.network.resampling import Lanczos2
 
 
@@ -75,6 +75,10 @@ class Options(Part):
         """What the sides of the picture have to be a multiple of."""
         return 1
 
+    def identity(self) -> dict[str, Any]:
+        """All options, as plain data that is equal only for equal operators."""
+        return self.model_dump(mode="json")
+
     def observe(self, operator: nn.Module, x: Tensor) -> Tensor:
         """The clean observation A(x)."""
         return operator(x)  # type: ignore[no-any-return]
@@ -100,6 +104,10 @@ class MaskOptions(Options):
         if self.file is not None and self.model_fields_set & {"missing", "per_channel"}:
             raise ValueError("a mask is read from a file or drawn (missing, per_channel), not both")
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """With a file's pixels in place of its path."""
+        return super().identity() | ({} if self.file is None else {"file": digest(read_mask(self.file))})
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Mask:
         """Draw or read which pixels are known; UsageError where a file's size differs from the picture's."""

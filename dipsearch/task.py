@@ -45,6 +45,10 @@ class OperatorChoice(Part):
             raise ValueError(catalog.describe(error)) from None
         return self
 
+    def identity(self) -> dict[str, Any]:
+        """What tells this operator from others: its name with all options, defaults and files' contents included."""
+        return {"name": self.name} | self.options.identity()
+
     @property
     def options(self) -> Options:
         """The options, validated."""

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 
 from dipsearch.error import DipsearchError, Diverged, OutOfMemory, UsageError
 from dipsearch.fit.averaging import RunningMean
-from dipsearch.fit.engine import MOST_ROLLBACKS, Fitting, fit, pick_device
+from dipsearch.fit.device import pick_device
+from dipsearch.fit.engine import MOST_ROLLBACKS, Fitting, fit
 from dipsearch.fit.recipe import Recipe
 from dipsearch.fit.step import Step
 from dipsearch.fit.stopping import MOST_VALUES, WindowedVariance

@@ -22,7 +22,8 @@ from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.objective import imputed
 from dipsearch.search.rerun import Rerun, rerun_genomes
-from dipsearch.search.study import Search, Settings
+from dipsearch.search.settings import Settings
+from dipsearch.search.study import Search
 from dipsearch.space import load_space
 from dipsearch.task import choose_effort, load_task
 

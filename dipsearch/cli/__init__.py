@@ -7,15 +7,17 @@ from collections.abc import Sequence
 import click
 
 from dipsearch.cli.inspect import export_group, leaderboard, list_command, show
+from dipsearch.cli.options import program
 from dipsearch.cli.rerun import rerun
 from dipsearch.cli.search import search
 from dipsearch.error import DipsearchError, UsageError
+from dipsearch.run import package_version
 
 INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="dipsearch")
+@click.version_option(package_version("dipsearch"))
 def cli() -> None:
     """Find the network architecture that makes the best deep image prior for a restoration task.
 
@@ -34,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(given, prog_name="dipsearch", standalone_mode=False, obj=shlex.join(["dipsearch", *given]))
+        code = cli.main(given, prog_name="dipsearch", standalone_mode=False, obj=f"{program()} {shlex.join(given)}")
     except click.ClickException as error:
         error.show()
         return error.exit_code

@@ -22,7 +22,7 @@ from dipsearch.cli import options
 @options.out
 def leaderboard(task_name: str, purpose: str, preset: str | None, form: str, out: Path) -> None:
     """Rank genomes, the published network and the baselines, with honest and oracle numbers side by side."""
-    options.print_leaderboard(out, task_stem(task_name), purpose, preset, form)
+    options.print_leaderboard(out, task_stem(task_name), purpose, form, preset=preset)
 
 
 @click.group(name="export")

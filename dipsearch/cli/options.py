@@ -1,11 +1,16 @@
 """Options that several commands share, and the leaderboard that several print."""
 
 import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from dipsearch.leaderboard import Scope
 
 RESULTS = Path("results")
 
@@ -17,7 +22,13 @@ out = click.option(
     help="Folder of studies and runs.",
 )
 task = click.option("--task", "task_name", required=True, metavar="NAME", help="A task: a name, or a YAML file.")
-seed = click.option("--seed", default=0, show_default=True, help="Everything random is drawn from it.")
+seed = click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Everything random is drawn from it.",
+)
 device = click.option(
     "--device",
     default="auto",
@@ -34,13 +45,32 @@ def images(which: str) -> Callable[[Any], Any]:
     return click.option("--images", multiple=True, metavar="PATH", help=text)
 
 
-def tail(folder: Path) -> str:
-    """What a printed command has to repeat of the one that printed it."""
-    return "" if folder == RESULTS else f" --out {shlex.quote(str(folder))}"
+def program() -> str:
+    """How this program was called, for the commands that it prints."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return "python -m dipsearch"
+    if called.suffix == ".py":
+        return f"python {shlex.quote(sys.argv[0])}"
+    found = shutil.which(called.name)
+    return called.name if found and Path(found).samefile(called) else shlex.quote(sys.argv[0])
+
+
+def following(words: str, folder: Path, device: str = "auto") -> str:
+    """A command to come next, with what it has to repeat of the one that prints it."""
+    where = "" if folder == RESULTS else f" --out {shlex.quote(str(folder))}"
+    return f"  {program()} {words}{where}" + ("" if device == "auto" else f" --device {device}")
 
 
 def print_leaderboard(
-    folder: Path, task: str, purpose: str, preset: str | None, form: str, limit: int | None = None
+    folder: Path,
+    task: str,
+    purpose: str,
+    form: str = "table",
+    *,
+    preset: str | None = None,
+    scope: "Scope | None" = None,
+    limit: int | None = None,
 ) -> None:
     """Print a leaderboard to standard output; with `limit`, its first rows."""
     from dataclasses import replace
@@ -49,7 +79,7 @@ def print_leaderboard(
     from dipsearch.report.text import FORMATS
     from dipsearch.run import RunStore
 
-    board = leaderboard(RunStore(folder / "runs"), task, purpose=purpose, preset=preset)
+    board = leaderboard(RunStore(folder / "runs"), task, purpose=purpose, preset=preset, scope=scope)
     if limit is not None:
         board = replace(board, table=board.table.head(limit))
     click.echo(FORMATS[form](board), nl=False)

@@ -1,5 +1,6 @@
 """`dipsearch rerun`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     "genomes",
     multiple=True,
     metavar="NAME",
-    help="These genomes instead: names or YAML files; may be repeated.",
+    help="These instead of the best: names or YAML files; may be repeated.",
 )
 @click.option("--seeds", type=click.IntRange(1), help="Repeats of each picture.  [default: as the preset says, 3]")
 @click.option(
-    "--preset", help="By name in the task: quick, …, paper (the full protocol).  [default: quick; on a GPU, paper]"
+    "--preset", help="By name in the task: quick, …, paper (the full protocol).  [default: quick; with cuda, paper]"
 )
 @options.iterations
 @options.images("evaluation")
@@ -51,7 +52,7 @@ def rerun(
     repeated, so the same command resumes.
     """
     from dipsearch.cli.terminal import reporting
-    from dipsearch.fit.engine import pick_device
+    from dipsearch.fit.device import pick_device
     from dipsearch.run import RunStore
     from dipsearch.search.evaluation import Protocol
     from dipsearch.search.rerun import Rerun, rerun_genomes
@@ -69,8 +70,10 @@ def rerun(
         except KeyboardInterrupt:
             reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
             return 130
-    options.print_leaderboard(out, task.name, "rerun", preset, "table")
-    click.echo(f"\nnext:\n  dipsearch leaderboard --task {task_name} --format md{options.tail(out)}")
+    scope = protocol.scope(work.instances)
+    options.print_leaderboard(out, task.name, "rerun", preset=preset, scope=scope)
+    click.echo("\nnext:")
+    click.echo(options.following(f"leaderboard --task {shlex.quote(task_name)} --format md", out))
     for failure in failures:
         click.echo(f"failed: {failure}", err=True)
     return 1 if failures else 0
@@ -81,7 +84,9 @@ def fit_all(reporter: "Reporter", work: "Rerun") -> list[str]:
     from dipsearch.cli.terminal import duration
     from dipsearch.run import OK
 
-    total, done, failures = len(work.missing), 0, []
+    total, done, failures = len(work.missing), 0, list[str]()
+    for picture in work.searched_on:
+        reporter.line(f"warning: {picture} was searched on, too: what it shows is no evidence")
     stored = len(work.genomes) * len(work.instances) - total
     reporter.line(f"{len(work.genomes)} genomes: {total} fits to do, {stored} are stored")
     if total:
@@ -93,12 +98,18 @@ def fit_all(reporter: "Reporter", work: "Rerun") -> list[str]:
 
     for run in work.run(watch):
         if run["genome_key"] is None:
+            reporter.line(f"baseline {run['name']} on {picture_of(run)}, seed {run['repeat']}  {run['psnr']:.2f} dB")
             continue
         done += 1
         fitted = run["status"] == OK
         outcome = f"{run['psnr']:.2f} dB" if fitted else f"{run['status']}: {run['reason']}"
-        subject = f"{run['name']} on {run['image'].split(':')[-1]}, seed {run['repeat']}"
+        subject = f"{run['name']} on {picture_of(run)}, seed {run['repeat']}"
         reporter.line(f"fit {done}/{total}  {subject}  {outcome}  {duration(run['seconds'])}")
         if not fitted:
             failures.append(f"{subject}: {outcome}")
     return failures
+
+
+def picture_of(run: dict[str, Any]) -> str:
+    """A picture's name without what says that scikit-image carries it."""
+    return str(run["image"]).removeprefix("skimage:")

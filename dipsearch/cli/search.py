@@ -1,5 +1,6 @@
 """`dipsearch search`."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,8 +56,10 @@ def search(
     Ends with a leaderboard of the search and the commands that come next. Ctrl-C keeps what is done.
     """
     from dipsearch.cli.terminal import reporting
+    from dipsearch.leaderboard import search_ranking
     from dipsearch.run import RunStore
-    from dipsearch.search.study import Search, Settings
+    from dipsearch.search.settings import Settings
+    from dipsearch.search.study import Search
     from dipsearch.space import load_space
     from dipsearch.task import choose_effort, load_task
 
@@ -69,8 +72,8 @@ def search(
     with reporting() as reporter:
         work = Search(settings, out / "studies" / name, RunStore(out / "runs"), resume, reporter.trial)
         with work.opened():
-            announce(reporter, work, name)
             try:
+                announce(reporter, work, name)
                 ended = work.run()
             except KeyboardInterrupt:
                 reporter.line(f"\ninterrupted; {work.done} of {effort.trials} trials are kept. Go on with:\n  {again}")
@@ -80,8 +83,14 @@ def search(
             conclude(reporter, work)
             if work.best_value() is None:
                 raise DipsearchError(f"no genome of space {space.name!r} could be fitted in {work.done} trials")
-    options.print_leaderboard(out, task.name, "search", None, "table", SHOWN)
-    print_next(out, task.name, task_name)
+    scope = work.protocol.scope(work.instances)
+    options.print_leaderboard(out, task.name, "search", scope=scope, limit=SHOWN)
+    best = search_ranking(work.store, task.name, scope)["name"].iloc[0]
+    quoted = shlex.quote(task_name)
+    click.echo("\nnext:")
+    click.echo(options.following(f"rerun --task {quoted} --top 3 --seeds 3", out, device))
+    click.echo(options.following(f"leaderboard --task {quoted}", out))
+    click.echo(options.following(f"export genome {best} --task {quoted} -o best.yaml", out))
     return 0
 
 
@@ -102,26 +111,13 @@ def conclude(reporter: "Reporter", work: "Search") -> None:
     if given_up := work.given_up():
         reporter.line(f"\n{len(given_up)} of {work.done} trials were pruned:")
         for number, reason in given_up:
-            reporter.line(f"  trial {number + 1}: {reason}")
+            reporter.line(f"  trial {number}: {reason}")
     if agreement := work.rung_agreement():
         reporter.line(
             f"\nrank correlation of the first rung with the score: {agreement[0]:.2f} over {agreement[1]} full trials"
             " (below 0.5, pruning that early is not to be trusted)"
         )
     reporter.line("")
-
-
-def print_next(out: Path, task: str, task_name: str) -> None:
-    """The commands that come next, to standard output."""
-    from dipsearch.leaderboard import search_ranking
-    from dipsearch.run import RunStore
-
-    best = str(search_ranking(RunStore(out / "runs"), task).iloc[0]["name"])
-    rest = options.tail(out)
-    click.echo("\nnext:")
-    click.echo(f"  dipsearch rerun --task {task_name} --top 3 --seeds 3{rest}")
-    click.echo(f"  dipsearch leaderboard --task {task_name}{rest}")
-    click.echo(f"  dipsearch export genome {best} --task {task_name} -o best.yaml{rest}")
 
 
 def folder_name(name: str) -> str:

@@ -33,6 +33,7 @@ class Reporter:
         self._started = time.monotonic()
         self._first: float | None = None  # work done when this process began
         self._said = self._started
+        self._left = ""
 
     def line(self, text: str) -> None:
         """A line that stays."""
@@ -44,6 +45,7 @@ class Reporter:
             self._first = done
         worked, passed = done - self._first, time.monotonic() - self._started
         left = f"{duration((total - done) * passed / worked)} left" if worked > 0.2 and passed > 5 else ""
+        self._left = left
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, completed=done, total=total, text=text, left=left)
         elif time.monotonic() - self._said > PLAIN_EVERY:
@@ -57,8 +59,9 @@ class Reporter:
             self._said = time.monotonic()
             outcome = f"{event.value:.2f} dB" if event.value is not None else f"pruned ({event.reason})"
             trial = f"trial {event.number}/{event.total}"
-            self.line(f"{trial}  {event.summary}  {outcome}  {duration(event.seconds)}  {best}".rstrip())
             self.update(event.number, event.total, f"{trial}  {best}")
+            words = (trial, event.summary, outcome, duration(event.seconds), best, self._left)
+            self.line("  ".join(word for word in words if word))
         else:
             done = event.number + event.share
             self.update(done, event.total, f"trial {event.number + 1}/{event.total}  {event.summary}  {best}")

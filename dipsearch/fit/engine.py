@@ -1,5 +1,6 @@
 """`fit`: the inner loop. Prints nothing, writes nothing."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from dipsearch import catalog
 from dipsearch.error import Diverged, FitError, OutOfMemory, UsageError, unknown
 from dipsearch.fit.averaging import RunningMean
+from dipsearch.fit.device import pick_device
 from dipsearch.fit.recipe import Recipe
 from dipsearch.fit.step import Step
 from dipsearch.fit.stopping import STOPPERS
@@ -23,24 +25,8 @@ from dipsearch.operator import Identity
 from dipsearch.seed import seed_of
 
 CHECK_EVERY = 10  # iterations between looks at loss, clock and truth
+OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")  # in what torch says
 MOST_ROLLBACKS = 20  # a fit that keeps falling back has no use
-
-DEVICES: dict[str, Callable[[], bool]] = {
-    "cuda": torch.cuda.is_available,
-    "mps": torch.backends.mps.is_available,
-    "cpu": lambda: True,
-}
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """`auto` is the first of cuda, mps and cpu that this machine has."""
-    if name == "auto":
-        return torch.device(next(device for device, available in DEVICES.items() if available()))
-    if name not in DEVICES:
-        raise UsageError(unknown("device", name, ["auto", *DEVICES]))
-    if not DEVICES[name]():
-        raise UsageError(f"device {name!r} is not available on this machine; choose auto")
-    return torch.device(name)
 
 
 @dataclass(frozen=True)
@@ -116,7 +102,9 @@ class Fitting:
             net = build(self.genome, self.y.shape[1], seed=seed_of(self.seed, "weights"))
             generator = torch.Generator().manual_seed(seed_of(self.seed, "z"))
             z = network_input(self.genome, *net.size_rule.padded(height, width), generator)
-            operator = self.operator.to(device) if isinstance(self.operator, nn.Module) else self.operator
+            operator = self.operator
+            if isinstance(operator, nn.Module) and device.type != "cpu":
+                operator = copy.deepcopy(operator).to(device)  # the caller's own stays where it is
             self._step = Step(
                 net.to(device).train(),
                 z.to(device),
@@ -131,7 +119,8 @@ class Fitting:
         self._mean = RunningMean(self.recipe.averaging)
         self._stopper = STOPPERS[self.recipe.stop](self.recipe)
         self._losses = torch.zeros(CHECK_EVERY, device=device)
-        self._snapshot: tuple[float, dict[str, Any], Tensor] | None = None
+        self._pending: tuple[dict[str, Any], Tensor] | None = None  # a snapshot not yet known to be good
+        self._good: tuple[float, dict[str, Any], Tensor] | None = None  # its dB, weights and moments, mean
 
     @property
     def done(self) -> bool:
@@ -185,8 +174,9 @@ class Fitting:
 
     def _check(self) -> None:
         """What needs the host: the loss, the rollback, the truth, the clock."""
-        loss = self._refuse_non_finite()
-        self._roll_back_or_keep(from_mse(loss))
+        recent = self._refuse_non_finite()
+        loss = float(recent[-1])
+        self._roll_back_or_keep(recent)
         score = float("nan") if self._truth is None else psnr(self._mean.value, self._truth, self.protocol)  # type: ignore[arg-type]
         if self._truth is not None and (self.oracle is None or score > self.oracle.psnr):
             self.oracle = Oracle(score, self.iteration)
@@ -201,30 +191,34 @@ class Fitting:
         if self.callback is not None:
             self.callback(self.iteration, self._answer)
 
-    def _refuse_non_finite(self) -> float:
-        """The last loss; Diverged where one of the last few is not a finite number."""
+    def _refuse_non_finite(self) -> Tensor:
+        """The losses since the last check; Diverged where one is not a finite number."""
         recent = self._losses[: (self.iteration - 1) % CHECK_EVERY + 1]
         if not bool(torch.isfinite(recent).all()):
             raise Diverged(f"the loss is not a finite number at iteration {self.iteration} ({self.genome.summary()})")
-        return float(recent[-1])
+        return recent
 
-    def _roll_back_or_keep(self, fitted: float) -> None:
-        """Restore the snapshot where the fit to y (dB) fell too far below it, else take a new one.
+    def _roll_back_or_keep(self, losses: Tensor) -> None:
+        """Restore the last good snapshot where the fit to y (dB) fell too far below it, else take a new one.
 
-        The paper's code compares with the iterate before; as there, a fall is judged against the last
-        good one, so that a slow decline passes and a collapse does not.
+        A step's loss is that of the weights before it. So a snapshot is good only once the loss after
+        it, the first of the next few, is no collapse either.
         """
-        if self._snapshot is not None and fitted < self._snapshot[0] - self.recipe.rollback:
-            self.rollbacks += 1
-            if self.rollbacks > MOST_ROLLBACKS:
-                raise Diverged(
-                    f"rolled back {MOST_ROLLBACKS} times by iteration {self.iteration} ({self.genome.summary()})"
-                )
-            _, state, mean = self._snapshot
-            self._step.restore(state)
-            self._mean.value.copy_(mean)  # type: ignore[union-attr]
-        else:
-            self._snapshot = (fitted, self._step.snapshot(), self._mean.value.clone())  # type: ignore[union-attr]
+        after, now = from_mse(float(losses[0])), from_mse(float(losses[-1]))
+        if self._pending is not None and (self._good is None or after >= self._good[0] - self.recipe.rollback):
+            self._good = (after, *self._pending)
+        self._pending = None
+        if self._good is None or now >= self._good[0] - self.recipe.rollback:
+            self._pending = (self._step.snapshot(), self._mean.value.clone())  # type: ignore[union-attr]
+            return
+        self.rollbacks += 1
+        if self.rollbacks > MOST_ROLLBACKS:
+            raise Diverged(
+                f"rolled back {MOST_ROLLBACKS} times by iteration {self.iteration} ({self.genome.summary()})"
+            )
+        _, state, mean = self._good
+        self._step.restore(state)
+        self._mean.value.copy_(mean)  # type: ignore[union-attr]
 
 
 def fit(
@@ -297,6 +291,6 @@ def _typed_failures(genome: Genome) -> Iterator[None]:
         raise
     except (MemoryError, RuntimeError) as error:
         said = str(error).lower()
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or ("memory" in said and "alloc" in said):
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in said for sign in OUT_OF_MEMORY):
             raise OutOfMemory(f"not enough memory for {genome.summary()}") from None
         raise

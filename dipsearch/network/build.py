@@ -40,7 +40,7 @@ def build(genome: Genome, image_channels: int = 3, *, seed: int | None = None) -
     if seed is None:
         return FAMILIES[genome.family](genome, image_channels)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which would reseed a GPU, too
         return FAMILIES[genome.family](genome, image_channels)
 
 

@@ -26,6 +26,8 @@ def caption(board: Leaderboard) -> str:
     text += f" Made on {'; '.join(board.machines)}."
     if board.other_protocols:
         text += f" Runs of {board.other_protocols} other protocol(s) are not shown."
+    if board.other_instances > 0:
+        text += f" {board.other_instances} run(s) on other pictures or seeds are not shown."
     if board.broken:
         text += f" {len(board.broken)} file(s) could not be read as runs, the first: {board.broken[0]}."
     return text

@@ -1,7 +1,6 @@
 """One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
 
 import functools
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -9,9 +8,11 @@ from typing import Any
 
 from dipsearch.baseline import BASELINES
 from dipsearch.error import FitError, OutOfMemory
+from dipsearch.fit.device import memory_of, pick_device
 from dipsearch.fit.engine import Fit, Fitting
 from dipsearch.fit.recipe import Recipe
 from dipsearch.genome import Genome
+from dipsearch.leaderboard import Scope
 from dipsearch.metric import psnr, ssim
 from dipsearch.network.build import Cost, cost
 from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key
@@ -35,7 +36,7 @@ class Protocol:
 
     def __post_init__(self) -> None:
         setting = {
-            "operator": self.task.operator_for(self.effort).model_dump(mode="json"),
+            "operator": self.task.operator_for(self.effort).identity(),
             "noise": self.task.noise.model_dump(mode="json"),
             "metric": self.task.metric,
             "pictures": self.effort.model_dump(mode="json", include={"shrink", "size", "multiple_of"}),
@@ -51,6 +52,10 @@ class Protocol:
             for repeat in range(repeats)
             for image in images
         ]
+
+    def scope(self, instances: list[Observation]) -> Scope:
+        """What a leaderboard of these instances is made of."""
+        return Scope(self.key, frozenset((instance.digest, instance.seed) for instance in instances))
 
     def find(self, store: RunStore, subject: str, instance: Observation) -> dict[str, Any] | None:
         """The stored run of a genome key or baseline name on an instance."""
@@ -117,9 +122,10 @@ class Protocol:
     def record_failure(
         self, store: RunStore, name: str, genome: Genome, instance: Observation, error: FitError
     ) -> dict[str, Any]:
-        """Store that a genome cannot be fitted, so that nobody tries again."""
+        """Store that a fit fails, so that nobody repeats it; want of memory is this machine's, and not stored."""
         run = self.run(name, genome, instance, status=error.reason, reason=str(error))
-        store.save(run)
+        if not isinstance(error, OutOfMemory):
+            store.save(run)
         return asdict(run)
 
     def baseline(self, store: RunStore, name: str, instance: Observation) -> dict[str, Any]:
@@ -150,7 +156,7 @@ class Protocol:
         if found := self.find(store, genome.key(), instance):
             return found
         try:
-            refuse_if_too_large(genome, instance)
+            refuse_if_too_large(genome, instance, self.device)
             fitting = self.fitting(genome, instance)
             if tell is not None:
                 fitting.callback = lambda iteration, x: tell(iteration, fitting.curve["psnr"][-1])
@@ -170,10 +176,10 @@ def price_of(genome: Genome, instance: Observation) -> Cost:
     return _price(genome, *instance.truth.shape[-2:], instance.truth.shape[1])
 
 
-def refuse_if_too_large(genome: Genome, instance: Observation) -> None:
-    """OutOfMemory before anything is built, where the prediction exceeds this machine's memory."""
+def refuse_if_too_large(genome: Genome, instance: Observation, device: str) -> None:
+    """OutOfMemory before anything is built, where the prediction exceeds the device's memory."""
     predicted = price_of(genome, instance).memory * MEMORY_MARGIN
-    limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else float("inf")
+    limit = memory_of(pick_device(device))
     if predicted > limit:
         gib = 2**30
         raise OutOfMemory(f"{genome.summary()} needs about {predicted / gib:.1f} GiB of {limit / gib:.1f} GiB")
@@ -188,6 +194,7 @@ def seconds_per_iteration(protocol: Protocol, genome: Genome, instance: Observat
     """Measured on this machine: the median of a few steps after one to warm up; 0 where they fail."""
     times = []
     try:
+        refuse_if_too_large(genome, instance, protocol.device)
         fitting = protocol.fitting(genome, instance)
         fitting.advance(1)
         for step in range(steps):

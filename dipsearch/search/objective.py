@@ -82,7 +82,7 @@ class Objective:
                     trial.report(run["psnr"] if run else 0.0, index)
             return sum(run["psnr"] for run in stored if run) / len(stored), True
         try:
-            refuse_if_too_large(genome, self.instances[0])
+            refuse_if_too_large(genome, self.instances[0], self.protocol.device)
         except FitError as error:
             raise Pruned(f"{error.reason}: {error}") from None
         gflop = price_of(genome, self.instances[0]).gflop

@@ -7,6 +7,7 @@ from typing import Any
 from dipsearch import catalog
 from dipsearch.error import UsageError
 from dipsearch.genome import Genome, load_genome, parse_genome
+from dipsearch.image import normal
 from dipsearch.leaderboard import search_ranking
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol, seconds_per_iteration
@@ -36,6 +37,14 @@ class Rerun:
         task, effort = self.protocol.task, self.protocol.effort
         images = list(task.images.evaluation[: effort.images])
         self.instances = self.protocol.observe(images, seed=self.seed, repeats=self.seeds)
+
+    @property
+    def searched_on(self) -> list[str]:
+        """Evaluation pictures that a search of this task has seen: what they show is no evidence."""
+        runs, _ = self.store.load(self.protocol.task.name)
+        seen = [run for run in runs if run["purpose"] == "search"]
+        names, digests = {normal(run["image"]) for run in seen}, {run["digest"] for run in seen}
+        return sorted({i.image for i in self.instances if normal(i.image) in names or i.digest in digests})
 
     @property
     def missing(self) -> list[tuple[str, Genome, Observation]]:
@@ -75,24 +84,29 @@ class Rerun:
             yield self.protocol.evaluate(self.store, name, genome, instance, tell)
 
 
-def best_genomes(task: Task, store: RunStore, top: int) -> dict[str, Genome]:
-    """The `top` genomes of the search so far; UsageError where nothing was searched."""
+def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Genome]:
+    """The genomes to judge, by name: the task's published one, and those named or the best `top` found.
+
+    UsageError where nothing is named and nothing was searched.
+    """
+    published = load_genome(task.genome)
+    chosen = _named(named) if named else _best(task, store)
+    others = [(name, genome) for name, genome in chosen.items() if genome.key() != published.key()]
+    return {task.genome: published} | dict(others if named else others[:top])
+
+
+def _named(names: list[str]) -> dict[str, Genome]:
+    stems = [catalog.stem("genomes", name) for name in names]
+    # two files of one name are told apart by their paths
+    return {
+        stem if stems.count(stem) == 1 else name: load_genome(name) for stem, name in zip(stems, names, strict=True)
+    }
+
+
+def _best(task: Task, store: RunStore) -> dict[str, Genome]:
     ranking = search_ranking(store, task.name)
     if ranking.empty:
         raise UsageError(
             f"no finished trial for task {task.name!r} under {store.root}; run: dipsearch search --task {task.name}"
         )
-    return {str(row["name"]): parse_genome(row["genome"]) for row in ranking.head(top).to_dict("records")}
-
-
-def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Genome]:
-    """The genomes to judge: those named, or the best found and the task's published one."""
-    if named:
-        stems = [catalog.stem("genomes", name) for name in named]
-        # two files of one name are told apart by their paths
-        return {
-            stem if stems.count(stem) == 1 else name: load_genome(name) for stem, name in zip(stems, named, strict=True)
-        }
-    published = load_genome(task.genome)
-    found = {name: genome for name, genome in best_genomes(task, store, top).items() if genome.key() != published.key()}
-    return {task.genome: published} | found
+    return {str(row["name"]): parse_genome(row["genome"]) for row in ranking.to_dict("records")}

@@ -22,8 +22,8 @@ from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, write_atomically
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.objective import ENOUGH_FOR_A_TEST, RUNGS, Gated, Objective, Pruned
-from dipsearch.space import Space
-from dipsearch.task import Observation, SearchEffort, Task
+from dipsearch.search.settings import Settings
+from dipsearch.task import Observation
 
 SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed, start_up: optuna.samplers.TPESampler(seed=seed, n_startup_trials=start_up),
@@ -32,33 +32,6 @@ SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 SURVIVING = 0.45  # share of a full fit that a trial costs once pruning works (0.31 by arithmetic, and re-fits)
 PROBES = 4  # genomes timed for the prediction
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that a search depends on; a study is resumed under the same ones only."""
-
-    task: Task
-    space: Space
-    preset: str
-    effort: SearchEffort
-    seed: int = 0
-    sampler: str = "tpe"
-    device: str = "auto"
-
-    def config(self, instances: list[Observation]) -> dict[str, Any]:
-        """Plain data, written beside the study and compared on resume."""
-        effort = self.effort.model_dump(mode="json", exclude={"trials", "timeout"})
-        task = self.task.model_dump(mode="json", exclude={"search", "rerun"})
-        return {
-            "task": task,
-            "space": self.space.model_dump(mode="json"),
-            "preset": self.preset,
-            "effort": effort,
-            "seed": self.seed,
-            "sampler": self.sampler,
-            "pictures": sorted({instance.digest for instance in instances}),
-        }
 
 
 @dataclass(frozen=True)
@@ -166,7 +139,6 @@ class Search:
     def _one(self) -> None:
         total, number, started = self.settings.effort.trials, self.done, time.monotonic()
         trial = self._study.ask()
-        trial.set_user_attr("started", True)
         chosen = self.settings.space.suggest(trial.suggest_categorical)  # type: ignore[arg-type]
         summary, value, reason, whole = "", None, "", False
         try:
@@ -262,12 +234,14 @@ class Search:
         trials = study.get_trials(deepcopy=False)
         again = {trial.user_attrs.get("retry_of") for trial in trials}
         for trial in trials:
-            if trial.state == TrialState.FAIL and trial.number not in again and trial.params:
-                study.enqueue_trial(trial.params, user_attrs={"retry_of": trial.number})
+            # killed before the first parameter, an enqueued trial still knows what it was given
+            chosen = trial.params or trial.system_attrs.get("fixed_params")
+            if trial.state == TrialState.FAIL and trial.number not in again and chosen:
+                study.enqueue_trial(chosen, user_attrs={"retry_of": trial.number})
 
     def _check_config(self, existed: bool) -> None:
         """Write what the search depends on, or compare it with what the study was made with."""
-        config, path = self.settings.config(self.instances), self.folder / "config.yaml"
+        config, path = self.settings.config(self.instances, self.protocol.key), self.folder / "config.yaml"
         if existed and path.exists():
             before = catalog.read_yaml(path)
             differing = [
@@ -300,9 +274,14 @@ class Search:
         return dict(best.intermediate_values) if best else {}
 
     def given_up(self) -> list[tuple[int, str]]:
-        """Number and reason of every pruned trial."""
-        pruned = self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        return [(trial.number, str(trial.user_attrs.get("reason", "pruned"))) for trial in pruned]
+        """Every pruned trial's place in the order in which trials ended, from 1, and the reason."""
+        done = self._study.get_trials(deepcopy=False, states=DONE)
+        done.sort(key=lambda trial: (trial.datetime_complete is None, trial.datetime_complete))
+        return [
+            (place, str(trial.user_attrs.get("reason", "pruned")))
+            for place, trial in enumerate(done, 1)
+            if trial.state == TrialState.PRUNED
+        ]
 
     def rung_agreement(self) -> tuple[float, int] | None:
         """Spearman's rank correlation of the first rung with the score, over trials fitted to the end, and
