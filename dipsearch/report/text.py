@@ -1,6 +1,5 @@
 """Leaderboards as text: a terminal table, CSV, JSON, Markdown."""
 
-import io
 import json
 from collections.abc import Callable
 
@@ -8,6 +7,7 @@ import pandas as pd
 
 from dipsearch.leaderboard import COLUMNS, Leaderboard
 
+LEFT = ("genome", "network", "found on")  # columns of words
 DIGITS = {"psnr": 2, "psnr_sd": 2, "oracle_psnr": 2, "ssim": 3, "gflop": 2, "seconds": 1}
 
 
@@ -54,20 +54,17 @@ def _word(column: str, value: object) -> str:
 
 def as_table(board: Leaderboard) -> str:
     """Aligned columns under a caption, as wide as they need to be."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     words = cells(board)
-    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in words.columns:
-        left = name in ("genome", "network", "found on")
-        grid.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for row in words.itertuples(index=False):
-        grid.add_row(*(Text(str(cell)) for cell in row))  # a name is never markup
-    sink = Console(file=io.StringIO(), width=100_000, color_system=None)
-    sink.print(grid)
-    lines = sink.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    rows = [list(words.columns), *words.astype(str).to_numpy().tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = [name in LEFT for name in words.columns]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if start else cell.rjust(width)
+            for cell, width, start in zip(row, widths, left, strict=True)
+        )
+        for row in rows
+    ]
     return caption(board) + "\n\n" + "\n".join(line.rstrip() for line in lines) + "\n"
 
 
