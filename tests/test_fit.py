@@ -499,6 +499,28 @@ def test_scrambled_weights_are_rolled_back_and_the_fit_recovers():
     assert psnr(result.x, picture()) > 20
 
 
+@pytest.mark.parametrize("at", range(50, 61))
+def test_a_collapse_in_any_step_is_rolled_back(at):
+    """Also in the step after which a snapshot is taken: that one holds the collapsed weights."""
+    fitting = fitting_of(iterations=100, averaging=0)
+    step, taken = fitting._step.optimiser.step, []
+
+    def collapsing():
+        step()
+        taken.append(None)
+        if len(taken) == at:
+            with torch.no_grad():
+                for parameter in fitting._step.net.parameters():
+                    parameter.add_(torch.full_like(parameter, 20.0))
+
+    fitting._step.optimiser.step = collapsing
+    fitting.advance()
+    result = fitting.result()
+    assert result.rollbacks == 1
+    assert max(result.curve["loss"]) > 4 * result.curve["loss"][3]
+    assert result.curve["loss"][-1] < result.curve["loss"][3]
+
+
 def test_a_collapse_within_the_threshold_is_no_rollback():
     assert run(operator=failing_at(20), rollback=200).rollbacks == 0
     assert run().rollbacks == 0

@@ -92,7 +92,7 @@ def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> di
     published = load_genome(task.genome)
     chosen = _named(named) if named else _best(task, store)
     others = [(name, genome) for name, genome in chosen.items() if genome.key() != published.key()]
-    return {task.genome: published} | dict(others if named else others[:top])
+    return {catalog.stem("genomes", task.genome): published} | dict(others if named else others[:top])
 
 
 def _named(names: list[str]) -> dict[str, Genome]:

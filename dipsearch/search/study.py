@@ -74,7 +74,8 @@ class Search:
         settings, effort = self.settings, self.settings.effort
         if settings.sampler not in SAMPLERS:
             raise UsageError(unknown("sampler", settings.sampler, SAMPLERS))
-        self._published = {load_genome(name).key(): name for name in (*settings.space.start, settings.task.genome)}
+        published = (*settings.space.start, settings.task.genome)
+        self._published = {load_genome(name).key(): catalog.stem("genomes", name) for name in published}
         images = list(settings.task.images.search[: effort.images])
         self.protocol = Protocol(
             settings.task, effort, settings.preset, "search", settings.task.recipe_for(effort), settings.device
@@ -194,7 +195,7 @@ class Search:
         """A network that was pruned once is pruned again without a fit (the store answers for fitted ones)."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
             if trial.number != number and trial.user_attrs.get("genome_key") == genome.key():
-                raise Pruned(f"same network as trial {trial.number}: {trial.user_attrs.get('reason', 'pruned')}")
+                raise Pruned(f"pruned before: {trial.user_attrs.get('reason', 'no reason was kept')}")
 
     def _open(self) -> optuna.Study:
         effort, settings = self.settings.effort, self.settings
