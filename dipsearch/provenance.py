@@ -19,12 +19,12 @@ def found_genome(store: RunStore, task: str, name: str) -> dict[str, Any]:
             continue
     known: dict[str, Any] = {}
     provenance: dict[str, Any] = {"task": task}
-    metric = ""
+    metric, parameters = "", None
     for purpose, board in boards.items():
         rows = board.table[board.table["genome"].notna()]
         known |= {str(row["name"]): row["genome"] for row in rows.to_dict("records")}
         for row in rows[rows["name"] == name].to_dict("records"):
-            metric = board.metric
+            metric, parameters = board.metric, int(row["parameters"])
             provenance[purpose] = {
                 "preset": board.preset,
                 "metric": board.metric,
@@ -44,6 +44,7 @@ def found_genome(store: RunStore, task: str, name: str) -> dict[str, Any]:
         "about": f"found by dipsearch for task {task}",
         "source": f"dipsearch search --task {task}",
         "image_channels": 1 if metric == "gray" else 3,
+        "parameters": parameters,
         "provenance": provenance,
         "genome": known[name],
     }
