@@ -194,7 +194,7 @@ def test_the_start_genomes_of_a_space_come_first_and_keep_their_names(room):
     write_space(room, start=[start])
     work, trials = searched(room, trials=2)
     assert work.settings.space.genome(trials[0].params).key() == load_genome(str(start)).key()
-    assert str(start) in {run["name"] for run in runs_in(room)}
+    assert "start" in {run["name"] for run in runs_in(room)}
 
 
 def test_few_iterations_make_a_search_too(room):
@@ -422,7 +422,7 @@ def test_with_enough_pictures_trials_are_pruned_by_a_paired_test(room):
     by_name = {}
     for run in runs_in(room):
         by_name.setdefault(run["name"], {})[digests.index(run["digest"])] = run["psnr"]
-    best, seen = by_name[str(good)], by_name[str(bad)]
+    best, seen = by_name["good"], by_name["bad"]
     assert len(best) == 6 and len(seen) == 5
     assert first.value == pytest.approx(sum(best.values()) / 6)
     assert second.value == pytest.approx(imputed(seen, best))
@@ -554,9 +554,8 @@ def test_a_rerun_fits_the_best_found_and_the_published_genome(room):
     store = RunStore(room / "out" / "runs")
     best = list(search_ranking(store, "task")["name"])[:2]
     work, told = rerun_in(room), []
-    published = str(room / "published.yaml")
-    assert list(work.genomes) == [published, *best]
-    assert work.genomes[published] == load_genome(published)
+    assert list(work.genomes) == ["published", *best]
+    assert work.genomes["published"] == load_genome(str(room / "published.yaml"))
     assert len(work.missing) == 3 * 4  # three genomes, two pictures, two seeds
     runs = list(work.run(lambda *given: told.append(given)))
     assert [run["genome_key"] is None for run in runs] == [True] * 8 + [False] * 12  # two baselines
@@ -564,7 +563,7 @@ def test_a_rerun_fits_the_best_found_and_the_published_genome(room):
     assert {run["image"] for run in runs} == {str(room / "6.png"), str(room / "7.png")}
     assert {run["seed"] for run in runs if run["genome_key"]} == {instance.seed for instance in work.instances}
     assert len({instance.seed for instance in work.instances}) == 4
-    assert {given[0] for given in told} == {published, *best}
+    assert {given[0] for given in told} == {"published", *best}
     board = leaderboard(store, "task")
     assert set(board.table["name"]) == {published, *best, "observation", "total-variation"}
     assert board.table["rank"].notna().all()

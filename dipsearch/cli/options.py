@@ -53,7 +53,7 @@ def program() -> str:
     if called.suffix == ".py":
         return f"python {shlex.quote(sys.argv[0])}"
     found = shutil.which(called.name)
-    return called.name if found and Path(found).samefile(called) else shlex.quote(sys.argv[0])
+    return called.name if found and called.exists() and Path(found).samefile(called) else shlex.quote(sys.argv[0])
 
 
 def following(words: str, folder: Path, device: str = "auto") -> str:
