@@ -565,7 +565,7 @@ def test_a_rerun_fits_the_best_found_and_the_published_genome(room):
     assert len({instance.seed for instance in work.instances}) == 4
     assert {given[0] for given in told} == {"published", *best}
     board = leaderboard(store, "task")
-    assert set(board.table["name"]) == {published, *best, "observation", "total-variation"}
+    assert set(board.table["name"]) == {"published", *best, "observation", "total-variation"}
     assert board.table["rank"].notna().all()
     found_on = dict(zip(board.table["name"], board.table["found_on"], strict=True))
     assert found_on[best[0]] == "0.png, 1.png" and found_on["observation"] == ""
