@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import click
 
 from dipsearch.cli.inspect import export_group, leaderboard, list_command, show
-from dipsearch.cli.options import program
+from dipsearch.cli.options import INTERRUPTED, program
 from dipsearch.cli.rerun import rerun
 from dipsearch.cli.search import search
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.run import package_version
-
-INTERRUPTED = 130
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

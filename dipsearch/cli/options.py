@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from dipsearch.leaderboard import Scope
 
+INTERRUPTED = 130  # exit code after Ctrl-C
 RESULTS = Path("results")
 
 out = click.option(

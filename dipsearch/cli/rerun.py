@@ -69,7 +69,7 @@ def rerun(
             failures = fit_all(reporter, work)
         except KeyboardInterrupt:
             reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
-            return 130
+            return options.INTERRUPTED
     scope = protocol.scope(work.instances)
     options.print_leaderboard(out, task.name, "rerun", preset=preset, scope=scope)
     click.echo("\nnext:")
@@ -82,7 +82,7 @@ def rerun(
 def fit_all(reporter: "Reporter", work: "Rerun") -> list[str]:
     """Run what is missing, say how it goes, and give back what failed."""
     from dipsearch.cli.terminal import duration
-    from dipsearch.run import OK
+    from dipsearch.search.evaluation import failed
 
     total, done, failures = len(work.missing), 0, list[str]()
     for picture in work.searched_on:
@@ -101,7 +101,7 @@ def fit_all(reporter: "Reporter", work: "Rerun") -> list[str]:
             reporter.line(f"baseline {run['name']} on {picture_of(run)}, seed {run['repeat']}  {run['psnr']:.2f} dB")
             continue
         done += 1
-        fitted = run["status"] == OK
+        fitted = not failed(run)
         outcome = f"{run['psnr']:.2f} dB" if fitted else f"{run['status']}: {run['reason']}"
         subject = f"{run['name']} on {picture_of(run)}, seed {run['repeat']}"
         reporter.line(f"fit {done}/{total}  {subject}  {outcome}  {duration(run['seconds'])}")

@@ -77,7 +77,7 @@ def search(
                 ended = work.run()
             except KeyboardInterrupt:
                 reporter.line(f"\ninterrupted; {work.done} of {effort.trials} trials are kept. Go on with:\n  {again}")
-                return 130
+                return options.INTERRUPTED
             if ended == "timeout":
                 reporter.line(f"\nthe time is over: {work.done} of {effort.trials} trials. Go on with:\n  {again}")
             conclude(reporter, work)

@@ -40,8 +40,7 @@ def cells(board: Leaderboard) -> pd.DataFrame:
     """
     table = board.table
     shown = [name for name in COLUMNS if name not in ("rollbacks", "failed") or bool(table[name].any())]
-    words = pd.DataFrame({COLUMNS[name]: [_word(name, value) for value in table[name]] for name in shown})
-    return words
+    return pd.DataFrame({COLUMNS[name]: [_word(name, value) for value in table[name]] for name in shown})
 
 
 def _word(column: str, value: object) -> str:
