@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dipsearch.error import DipsearchError
-    from dipsearch.fit.engine import Fit, fit
+    from dipsearch.fit.engine import fit
+    from dipsearch.fit.fitting import Fit
     from dipsearch.fit.recipe import Recipe
     from dipsearch.genome import Genome, load_genome, parse_genome
     from dipsearch.image import read
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DipsearchError": "error",
-    "Fit": "fit.engine",
+    "Fit": "fit.fitting",
     "Genome": "genome",
     "Recipe": "fit.recipe",
     "build": "network.build",

@@ -24,6 +24,7 @@ COLUMNS = {
     "images": "images",
     "seeds": "seeds",
     "rollbacks": "rollbacks",
+    "non_finite": "non-finite",
     "failed": "failed",
     "found_on": "found on",
 }
@@ -148,12 +149,12 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     columns = [
         "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "study_seed", "seed", "name",
         "summary", "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
-        "rollbacks", "created", "machine", "device",
+        "rollbacks", "non_finite", "created", "machine", "device",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
     frame["subject"] = frame["genome_key"].fillna(frame["name"])
     frame["picture"] = [str(image).split(":")[-1].split("/")[-1] for image in frame["image"]]
-    for column in ("psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks"):
+    for column in ("psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks", "non_finite"):
         frame[column] = pd.to_numeric(frame[column])
     return frame
 
@@ -173,6 +174,7 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         gflop=("gflop", "mean"),
         seconds=("seconds", "mean"),
         rollbacks=("rollbacks", "sum"),
+        non_finite=("non_finite", "sum"),
         images=("digest", "nunique"),
         seeds=("seed", "nunique"),
         fits=("psnr", "count"),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dipsearch.error import DipsearchError
 
 if TYPE_CHECKING:  # the store reads and writes records; only what makes them needs torch
-    from dipsearch.fit.engine import Fit
+    from dipsearch.fit.fitting import Fit
 
 SCHEMA = 1
 OK = "ok"
@@ -64,10 +64,12 @@ class Run:
     chosen: int = 0
     stop_reason: str = ""
     rollbacks: int = 0
+    non_finite: int = 0  # losses that were not finite numbers
     seconds: float = 0.0
     parameters: int = 0
     gflop: float = 0.0
     device: str = "cpu"
+    precision: str = ""
     machine: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     schema: int = SCHEMA

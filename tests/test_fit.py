@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from dipsearch.error import DipsearchError, Diverged, OutOfMemory, UsageError
 from dipsearch.fit.averaging import RunningMean
 from dipsearch.fit.device import pick_device
-from dipsearch.fit.engine import MOST_ROLLBACKS, Fitting, fit
+from dipsearch.fit.engine import fit
+from dipsearch.fit.fitting import MOST_ROLLBACKS, Fitting
 from dipsearch.fit.recipe import Recipe
 from dipsearch.fit.step import Step
 from dipsearch.fit.stopping import MOST_VALUES, WindowedVariance

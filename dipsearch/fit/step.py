@@ -1,4 +1,4 @@
-"""One optimisation step of a fit, and the state that it changes."""
+"""One optimisation step of a fit, and the state that it changes: all on the device, nothing asked by the host."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,20 +7,37 @@ import torch
 from torch import Tensor, nn
 
 from dipsearch.error import UsageError
+from dipsearch.fit.averaging import Posterior, RunningMean
+from dipsearch.fit.capture import Captured
+from dipsearch.fit.recipe import Recipe
+from dipsearch.fit.stopping import STOPPERS, Seen
+from dipsearch.fit.weights import Weights
+from dipsearch.network.build import PRECISIONS
+from dipsearch.network.convolution import Convolution
 from dipsearch.network.size import centre_crop
+
+LOSSES = 10  # kept on the device
 
 
 class Step:
-    """Fits `net` to `y`: each call draws input noise, steps Adam once on |A(f(z)) - y|^2.
+    """Fits `net` to `y`: each call draws input noise, steps Adam once on |A(f(z)) - y|^2, and takes the output into
+    the average and the stopping rule.
+
+    Every tensor that a call changes is changed in place, so that on CUDA a call is the replay of one graph.
 
     Args:
-        net, z: the network and its fixed input, on the same device as y.
+        net, z: the network and its fixed input, on the same device as y. The network's parameters become views.
         y: the observation, (1, C, h, w).
         operator: A.
         size: (height, width) of the picture, which is cut from the centre of the network's output.
-        learning_rate: of Adam.
-        input_noise: standard deviation of the noise added to z at every step.
-        seed: of that noise.
+        recipe: learning rate, input noise, averaging, stopping rule.
+        precision: what the network computes in, a name in `PRECISIONS`; its master weights, the loss and all
+            averages are float32.
+        recompute: keep the outputs of convolutions only, and make what lies between them again.
+        seeds: of the input noise, of the weight noise and of the held-out pixels.
+
+    Raises:
+        UsageError: A's output and y differ in shape, or the stopping rule lacks something.
     """
 
     def __init__(
@@ -31,51 +48,133 @@ class Step:
         operator: Callable[[Tensor], Tensor],
         *,
         size: tuple[int, int],
-        learning_rate: float,
-        input_noise: float,
-        seed: int,
+        recipe: Recipe,
+        precision: str = "float32",
+        recompute: bool = False,
+        seeds: tuple[int, int, int] = (0, 0, 0),
     ) -> None:
-        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.z, self.y, self.operator, self.size = z, y, operator, size
-        self.input_noise = input_noise
-        # Not fused: on the CPU, fused Adam silently mis-steps where a weight and its gradient differ in
-        # memory format.
-        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=learning_rate, fused=False)
-        self.generator = torch.Generator(z.device).manual_seed(seed)
-        self._noise = torch.empty_like(z)  # contiguous: drawing into channels-last memory is far slower
+        self.net: nn.Module = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.z = z.contiguous(memory_format=torch.channels_last)
+        self.y, self.operator, self.size, self.precision = y, operator, size, precision
+        for module in net.modules():
+            if isinstance(module, Convolution):
+                module.recompute = recompute
+        self._generators = [torch.Generator(z.device).manual_seed(seed) for seed in seeds[:2]]
+        self.weights = Weights(
+            net,
+            precision,
+            learning_rate=recipe.learning_rate,
+            decay=recipe.weight_decay,
+            noise=recipe.weight_noise,
+            generator=self._generators[1],
+        )
+        self._input_noise = recipe.input_noise
+        like = torch.zeros(1, y.shape[1], *size, device=z.device)
+        seen, self._share = _hold_out(operator, y, recipe, seeds[2])
+        self.mean = (
+            Posterior(recipe.averaging, like, recipe.burn_in, recipe.thinning)
+            if recipe.weight_noise
+            else RunningMean(recipe.averaging, like)
+        )
+        try:
+            self.stopper = STOPPERS[recipe.stop](recipe, seen, like)
+        except ValueError as error:
+            raise UsageError(f"stop: {recipe.stop}: {error}") from None
+        self.tick = torch.zeros((), dtype=torch.int64, device=z.device)
+        self.losses = torch.zeros(LOSSES, device=z.device)
+        self._run: Callable[[], None] = Captured(self._once, self._generators) if z.is_cuda else self._once
 
-    def __call__(self) -> tuple[Tensor, Tensor]:
-        """The output (1, C, height, width) before the step, and its loss, both detached, on the device."""
-        z = self.z
-        if self.input_noise:
-            z = torch.add(z, self._noise.normal_(generator=self.generator), alpha=self.input_noise)
-        out = centre_crop(self.net(z.contiguous(memory_format=torch.channels_last)), *self.size)
+    def __call__(self) -> None:
+        """Enqueue one iteration."""
+        self._run()
+
+    def _once(self) -> None:
+        out = centre_crop(self.net(self._input()), *self.size)
         fitted = self.operator(out)
         if fitted.shape != self.y.shape:  # a mean over broadcast shapes would be silently wrong
             raise UsageError(
                 f"the operator makes {tuple(fitted.shape)} of a {tuple(out.shape)} picture, "
                 f"but the observation is {tuple(self.y.shape)}"
             )
-        loss = torch.nn.functional.mse_loss(fitted, self.y)
-        self.optimiser.zero_grad(set_to_none=True)
+        difference = fitted - self.y
+        if self._share is not None:
+            difference = difference * self._share
+        loss = difference.square().mean()
+        self.weights.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
-        return out.detach(), loss.detach()
+        with torch.no_grad():
+            loss, out, fitted = loss.detach(), out.detach(), fitted.detach()
+            self.losses.index_copy_(0, (self.tick % LOSSES)[None], loss[None])
+            # An output that is not finite would stay in every average.
+            finite = torch.isfinite(loss)
+            out = torch.where(finite, out, self.mean.value)
+            fitted = torch.where(finite, fitted, self.y)
+            self.mean.update(self.tick, out)
+            self.stopper.update(self.tick, out, self.mean.value, fitted)
+            self.weights.step()
+            self.tick += 1
 
-    def snapshot(self) -> dict[str, Any]:
-        """Copies of weights, norm statistics and Adam's moments."""
-        return {"net": _cloned(self.net.state_dict()), "optimiser": _cloned(self.optimiser.state_dict())}
+    def _input(self) -> Tensor:
+        """z, with its noise, in the precision of the network."""
+        z = self.z
+        if self._input_noise:
+            noise = torch.empty(z.shape, device=z.device)  # contiguous: drawing into channels-last is far slower
+            z = torch.add(z, noise.normal_(generator=self._generators[0]), alpha=self._input_noise)
+        return z.to(PRECISIONS[self.precision], memory_format=torch.channels_last)
 
-    def restore(self, snapshot: dict[str, Any]) -> None:
+    @property
+    def answer(self) -> Tensor:
+        """The answer so far under the stopping rule, (1, C, height, width), float32, on the device."""
+        return self.stopper.answer(self.mean.value)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of what a rollback brings back: weights, Adam's moments, the averaged output."""
+        return {name: value.clone() for name, value in self._rolled_back().items()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
         """Go back to a snapshot, which stays usable; the noise goes on, so that the way on differs."""
-        self.net.load_state_dict(snapshot["net"])
-        self.optimiser.load_state_dict(_cloned(snapshot["optimiser"]))
+        self.weights.restore({name: value for name, value in snapshot.items() if name != "mean"})
+        self.mean.value.copy_(snapshot["mean"])
+
+    def state(self) -> dict[str, Any]:
+        """Copies of everything that a resumed fit needs to go on bit for bit."""
+        parts = {"weights": self.weights.state(), "mean": self.mean.state(), "stopper": self.stopper.state()}
+        parts["own"] = {"tick": self.tick, "losses": self.losses}
+        copies: dict[str, Any] = {
+            part: {name: value.clone() for name, value in values.items()} for part, values in parts.items()
+        }
+        return copies | {"generators": [generator.get_state() for generator in self._generators]}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from a `state` of a step that was made with the same arguments."""
+        self.weights.restore(state["weights"])
+        own = {"tick": self.tick, "losses": self.losses}
+        for mine, theirs in ((self.mean.state(), "mean"), (self.stopper.state(), "stopper"), (own, "own")):
+            for name, value in mine.items():
+                value.copy_(state[theirs][name])
+        for generator, value in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(value)
+
+    def _rolled_back(self) -> dict[str, Tensor]:
+        return {**self.weights.state(), "mean": self.mean.value}
 
 
-def _cloned(state: Any) -> Any:
-    """A state dict with its own memory: on the CPU, `.cpu()` and `.detach()` would share it."""
-    if isinstance(state, Tensor):
-        return state.clone()
-    if isinstance(state, dict):
-        return {key: _cloned(value) for key, value in state.items()}
-    return [_cloned(value) for value in state] if isinstance(state, list) else state
+def _hold_out(operator: Callable[[Tensor], Tensor], y: Tensor, recipe: Recipe, seed: int) -> tuple[Seen, Tensor | None]:
+    """What the stopping rule may see, and the factor on the misfit of each value of y (None: 1).
+
+    Pixels are held out with all their channels, and only where there was a measurement. The factor keeps the
+    loss, and with it the step, at the scale that it has with all pixels.
+    """
+    known = getattr(operator, "known", None)
+    shape = (1, 1, *y.shape[-2:])
+    measured = torch.ones(shape) if known is None else known.detach().cpu().float().amin(1, keepdim=True)
+    everywhere = (torch.ones(shape) if known is None else known.detach().cpu().float()).expand(y.shape)
+    observed = None if known is None else everywhere.flatten().nonzero()[:, 0].to(y.device)
+    if recipe.stop != "held-out":
+        return Seen(y, None, observed), None
+    generator = torch.Generator().manual_seed(seed)
+    out = (torch.rand(shape, generator=generator) < recipe.held_out) & (measured > 0)
+    share = out.sum() / (measured > 0).sum().clamp(min=1)
+    factor = (~out).float() * (1 / (1 - share).clamp(min=0.01)).sqrt()
+    places = out.expand(y.shape).flatten().nonzero()[:, 0]
+    return Seen(y, places.to(y.device), observed), factor.to(y.device)

@@ -1,12 +1,13 @@
-"""When to stop, without the clean picture."""
+"""When to stop, without the clean picture. All state is on the device, so that a step needs no host."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-MOST_VALUES = 65_536  # of a picture, looked at by es-wmv: a window of 100 then takes 26 MB
+MOST_VALUES = 65_536  # of a picture, looked at by es-wmv and es-emv: a window of 100 then takes 26 MB
 
 
 class Settings(Protocol):
@@ -18,75 +19,198 @@ class Settings(Protocol):
     def patience(self) -> int: ...  # noqa: D102
     @property
     def warm_up(self) -> int: ...  # noqa: D102
+    @property
+    def sigma(self) -> float | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a rule may look at, all on the device.
+
+    `y` is the observation; `held_out` are the flat indices of its values that the loss does not see, and
+    `observed` those that hold a measurement; None: all.
+    """
+
+    y: Tensor
+    held_out: Tensor | None = None
+    observed: Tensor | None = None
 
 
 class Fixed:
-    """The budget decides; the answer is the last output."""
+    """The budget decides; the answer is the averaged output at its end."""
 
-    looks_back = False  # whether an earlier answer may have to be kept
+    looks_back = False  # whether the answer may be an earlier output
 
-    def __init__(self, settings: Settings) -> None:
-        self.stop = False
+    def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
+        self.stop = torch.zeros((), dtype=torch.bool, device=like.device)
+        self.chosen = torch.zeros((), dtype=torch.int64, device=like.device)
 
-    def update(self, iteration: int, x: Tensor) -> bool:
-        """Whether this output is the answer so far: always."""
-        return True
+    def update(self, tick: Tensor, x: Tensor, mean: Tensor, fitted: Tensor) -> None:
+        """Take an iteration: its number from 0, the raw and the averaged output, A(raw output)."""
+        self.chosen.copy_(tick + 1)
+
+    def answer(self, mean: Tensor) -> Tensor:
+        """The answer so far, given the averaged output."""
+        return mean
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed fit needs: every tensor."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
-class WindowedVariance:
-    """ES-WMV (Wang et al., *Early Stopping for Deep Image Prior*, 2021): the answer is the output at the
-    minimum of the variance of the last `window` outputs; stop `patience` iterations after it.
+class Minimum(Fixed):
+    """The answer is the averaged output where a statistic was least; stop `patience` iterations after it.
 
-    Takes O(N) time a step, by running sums: mean |x_i|^2 - |mean x_i|^2, in double precision. Of a large
-    picture it looks at `MOST_VALUES` evenly spaced values. Until the window is full and `warm_up` has
-    passed, the answer is the last output.
+    Until a rule is ready and `warm_up` has passed, the answer is the last output.
     """
 
     looks_back = True
 
-    def __init__(self, settings: Settings) -> None:
-        self.window, self.patience, self.warm_up = settings.window, settings.patience, settings.warm_up
-        self.stop = False
-        self.variance = float("inf")  # of the current window
-        self.minimum = float("inf")
-        self._waited = 0
-        self._ring: Tensor | None = None
-        self._squares: list[float] = []
-        self._count = 0
+    def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
+        super().__init__(settings, seen, like)
+        self.patience, self.warm_up = settings.patience, settings.warm_up
+        self.best = torch.full((), float("inf"), device=like.device)
+        self.kept = torch.zeros_like(like)
 
-    def update(self, iteration: int, x: Tensor) -> bool:
-        """Take the raw output of an iteration (counted from 1); whether it is the answer so far.
+    def update(self, tick: Tensor, x: Tensor, mean: Tensor, fitted: Tensor) -> None:
+        """As `Fixed.update`. Once `stop` is set, nothing changes the answer."""
+        statistic, ready = self.statistic(tick, x, fitted)
+        early = tick + 1 <= self.warm_up
+        waiting = early | ~ready
+        better = ~self.stop & (waiting | (statistic < self.best))
+        self.best.copy_(torch.where(better & ~waiting, statistic, self.best))
+        self.chosen.copy_(torch.where(better, tick + 1, self.chosen))
+        self.kept.copy_(torch.where(better, mean, self.kept))
+        self.stop |= ~waiting & (tick + 1 - self.chosen >= self.patience)
 
-        Once `stop` is set, nothing changes the answer.
-        """
-        if self.stop:
-            return False
-        flat = x.detach().flatten()
-        sample = flat[:: -(-flat.numel() // MOST_VALUES)].cpu()  # not every device has double precision
-        if self._ring is None:
-            self._ring = torch.zeros(self.window, sample.numel())
-            self._sum = torch.zeros(sample.numel(), dtype=torch.float64)
-            self._squares = [0.0] * self.window
-        slot = self._count % self.window
-        self._sum += sample.double() - self._ring[slot].double()
-        self._ring[slot] = sample
-        self._squares[slot] = float(sample.double().square().sum())
-        self._count += 1
-        if self._count < self.window:
-            return True
-        mean_square = sum(self._squares) / self.window
-        self.variance = (mean_square - float((self._sum / self.window).square().sum())) / sample.numel()
-        if iteration <= self.warm_up:
-            return True
-        if self.variance < self.minimum:
-            self.minimum, self._waited = self.variance, 0
-            return True
-        self._waited += 1
-        self.stop = self._waited >= self.patience
-        return False
+    def statistic(self, tick: Tensor, x: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
+        """What is to be least, and whether it means anything yet; both 0-dimensional."""
+        raise NotImplementedError
+
+    def answer(self, mean: Tensor) -> Tensor:
+        """The averaged output at the minimum so far."""
+        return self.kept
 
 
-STOPPERS: dict[str, Callable[[Settings], Fixed | WindowedVariance]] = {
+class WindowedVariance(Minimum):
+    """ES-WMV: variance of the last `window` outputs. Of a large picture, `MOST_VALUES` evenly spaced values.
+
+    O(N) a step, by running sums: mean |x_i|^2 - |mean x_i|^2, in double precision where the device has it.
+
+    Source: Wang et al., *Early Stopping for Deep Image Prior* (2021).
+    """
+
+    def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
+        super().__init__(settings, seen, like)
+        self.window = settings.window
+        count = _sampled(like).numel()
+        wide = torch.float32 if like.device.type == "mps" else torch.float64
+        self.ring = torch.zeros(self.window, count, device=like.device)
+        self.squares = torch.zeros(self.window, dtype=wide, device=like.device)
+        self.sum = torch.zeros(count, dtype=wide, device=like.device)
+
+    def statistic(self, tick: Tensor, x: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
+        """The variance, once the window is full."""
+        sample = _sampled(x)
+        slot = (tick % self.window)[None]
+        wide = sample.to(self.sum.dtype)
+        self.sum += wide
+        self.sum -= self.ring.index_select(0, slot)[0].to(self.sum.dtype)
+        self.ring.index_copy_(0, slot, sample[None])
+        self.squares.index_copy_(0, slot, wide.square().sum()[None])
+        mean_square = self.squares.sum() / self.window
+        variance = (mean_square - (self.sum / self.window).square().sum()) / sample.numel()
+        return variance.to(self.best.dtype), tick + 1 >= self.window
+
+
+class MovingVariance(Minimum):
+    """ES-EMV: an exponential moving variance of the outputs, with a weight of 0.1 for the newest.
+
+    Its first 100 outputs do not count, as in the authors' code. Of a large picture, `MOST_VALUES` values.
+
+    Source: Wang et al., *Early Stopping for Deep Image Prior* (2021).
+    """
+
+    weight = 0.1
+    start = 100
+
+    def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
+        super().__init__(settings, seen, like)
+        self.mean = torch.zeros_like(_sampled(like))
+        self.variance = torch.zeros((), device=like.device)
+
+    def statistic(self, tick: Tensor, x: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
+        """The variance, after `start` outputs."""
+        sample = _sampled(x)
+        change = (sample - self.mean) * (tick > 0)
+        self.mean.copy_(torch.where(tick > 0, self.mean + self.weight * change, sample).clamp(0, 1))
+        self.variance.copy_((1 - self.weight) * (self.variance + self.weight * change.square().mean()))
+        return self.variance, tick + 1 > self.start
+
+
+class HeldOut(Minimum):
+    """Held-out pixels: the error of the averaged A(output) where the loss does not see the observation.
+
+    Where the noise of pixels is independent, that error is the true one plus the variance of the noise, so
+    that its minimum needs neither the truth nor the noise level (Batson and Royer, *Noise2Self*, 2019).
+    """
+
+    def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
+        super().__init__(settings, seen, like)
+        if seen.held_out is None or not seen.held_out.numel():
+            raise ValueError("no pixel of the observation can be held out")
+        self._places = seen.held_out
+        self._target = seen.y.flatten()[seen.held_out]
+        self.average = torch.zeros_like(self._target)
+
+    def statistic(self, tick: Tensor, x: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean square error; the average has the start of `RunningMean` and a decay of 0.99."""
+        there = fitted.flatten()[self._places]
+        self.average.lerp_(there, (9 / (10 + tick)).clamp(0.01, 1) * (tick > 0) + (tick == 0))
+        return (self.average - self._target).square().mean(), tick >= 0
+
+
+class Discrepancy(Fixed):
+    """The discrepancy principle, for noise of known `sigma`: stop as soon as the averaged misfit of the output to
+    the observation is down to the variance of the noise. Clipped noise has less; the rule then stops late.
+
+    Source: Morozov (1966).
+    """
+
+    looks_back = True
+    decay = 0.9  # of the averaged misfit
+
+    def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
+        super().__init__(settings, seen, like)
+        if settings.sigma is None:
+            raise ValueError("the rule needs the noise level: sigma, on the scale of 0…255")
+        self._variance, self._y, self._observed = (settings.sigma / 255) ** 2, seen.y, seen.observed
+        self.misfit = torch.zeros((), device=like.device)
+        self.kept = torch.zeros_like(like)
+
+    def update(self, tick: Tensor, x: Tensor, mean: Tensor, fitted: Tensor) -> None:
+        """As `Fixed.update`. Once `stop` is set, nothing changes the answer."""
+        squares = (fitted - self._y).square()
+        now = squares.mean() if self._observed is None else squares.flatten()[self._observed].mean()
+        self.misfit.copy_(torch.where(tick > 0, self.decay * self.misfit + (1 - self.decay) * now, now))
+        self.chosen.copy_(torch.where(self.stop, self.chosen, tick + 1))
+        self.kept.copy_(torch.where(self.stop, self.kept, mean))
+        self.stop |= self.misfit <= self._variance
+
+    def answer(self, mean: Tensor) -> Tensor:
+        """The averaged output where the rule stopped."""
+        return self.kept
+
+
+def _sampled(x: Tensor) -> Tensor:
+    flat = x.flatten()
+    return flat[:: -(-flat.numel() // MOST_VALUES)]
+
+
+STOPPERS: dict[str, Callable[[Settings, Seen, Tensor], Fixed]] = {
     "fixed": Fixed,
     "es-wmv": WindowedVariance,
+    "es-emv": MovingVariance,
+    "held-out": HeldOut,
+    "discrepancy": Discrepancy,
 }

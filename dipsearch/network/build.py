@@ -1,15 +1,17 @@
 """`build`: genome to module, and `cost`: what a step of it takes."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import nn
 
 from dipsearch.genome import Genome
+from dipsearch.network.convolution import Convolution
 from dipsearch.network.hourglass import HourglassNet
+from dipsearch.network.meter import Meter
 from dipsearch.network.pyramid import PyramidNet
 from dipsearch.network.resnet import ResNetNet
 from dipsearch.network.size import Network
@@ -54,7 +56,8 @@ class Cost:
     """What one optimisation step takes, predicted without running it.
 
     `gflop` counts the convolutions of the forward and backward pass, one multiplication and addition as two.
-    `memory` is in bytes, float32: weights, gradient and two Adam moments, and what backward keeps.
+    `memory` is in bytes, of a whole fit on the CPU: the step's peak, master weights, Adam, two snapshots,
+    and what the libraries take for themselves.
     """
 
     parameters: int
@@ -62,23 +65,48 @@ class Cost:
     memory: int
 
 
-def cost(genome: Genome, height: int, width: int, image_channels: int = 3) -> Cost:
-    """Count parameters, GFLOP per iteration and memory at a picture size, on the meta device."""
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STATE = 40  # bytes for each parameter: weight, gradient, two moments, and weight and moments in two snapshots
+LIBRARIES = 48 * 2**20  # bytes: compiled kernels, scratch memory, thread pools; measured
+
+
+def cost(
+    genome: Genome,
+    height: int,
+    width: int,
+    image_channels: int = 3,
+    precision: str = "float32",
+    *,
+    recompute: bool = False,
+) -> Cost:
+    """Count parameters, GFLOP per iteration and memory at a picture size, on the meta device.
+
+    Args:
+        genome: any family.
+        height, width: of the picture.
+        image_channels: of the picture.
+        precision: a name in `PRECISIONS`.
+        recompute: as `Convolution.recompute`.
+    """
+    return _cost(genome.canonical(), height, width, image_channels, precision, recompute)
+
+
+@functools.lru_cache(maxsize=4096)
+def _cost(genome: Genome, height: int, width: int, image_channels: int, precision: str, recompute: bool) -> Cost:
+    dtype = PRECISIONS[precision]
     with torch.device("meta"):
-        net = build(genome, image_channels)
-        z = torch.empty(1, genome.input.channels, *net.size_rule.padded(height, width))
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            out = net(z)
-        out.mean().backward()
+        net = build(genome, image_channels).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        z = torch.empty(1, genome.input.channels, *net.size_rule.padded(height, width), dtype=dtype)
+        z = z.to(memory_format=torch.channels_last)
+    for module in net.modules():
+        if isinstance(module, Convolution):
+            module.recompute = recompute
+        if not isinstance(module, nn.BatchNorm2d):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+    with Meter() as meter:
+        net(z).square().mean().backward()
     parameters = parameter_count(net)
-    weights = {parameter.untyped_storage()._cdata for parameter in net.parameters()}
-    activations = sum(size for storage, size in kept.items() if storage not in weights)
-    return Cost(parameters, counter.get_total_flops() / 1e9, 16 * parameters + activations)
+    pictures = 4 * height * width * (3 * genome.input.channels + 8 * image_channels)  # z, its noise; averages
+    memory = meter.peak + STATE * parameters + pictures + LIBRARIES
+    return Cost(parameters, meter.flop / 1e9, memory)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dipsearch.genome import Hourglass
-from dipsearch.network.blocks import NORMS, conv, conv_block
+from dipsearch.network.blocks import NORMS, ConvBlock, conv
+from dipsearch.network.pending import Pending, join
 from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
-from dipsearch.network.size import Network, SizeRule, centre_crop
+from dipsearch.network.size import Network, SizeRule, centre_crop, picture
 
 
 class Level(nn.Module):
@@ -20,7 +21,7 @@ class Level(nn.Module):
 
     def __init__(self, genome: Hourglass, index: int, channels_in: int) -> None:
         super().__init__()
-        block = partial(conv_block, norm=genome.norm, activation=genome.activation, padding=genome.padding)
+        block = partial(ConvBlock, norm=genome.norm, activation=genome.activation, padding=genome.padding)
         down, up = genome.channels_down[index], genome.channels_up[index]
         deep = genome.channels_merged()[index]
         kernel = genome.kernel_down[index]
@@ -34,18 +35,20 @@ class Level(nn.Module):
         merged = deep + (skip if has_skip and genome.merge == "concatenate" else 0)
         self.norm = NORMS[genome.norm](merged)
         self.up = block(merged, up, genome.kernel_up[index])
-        self.mix = block(up, up, 1) if genome.conv1x1_after_up else nn.Identity()
+        self.mix = block(up, up, 1) if genome.conv1x1_after_up else None
         self.enlarge = UPSAMPLERS[genome.upsample[index]](deep)
         deepest = index + 1 == genome.depth
-        self.inner = nn.Identity() if deepest else Level(genome, index + 1, down)
+        self.inner = None if deepest else Level(genome, index + 1, down)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Pending:
         """NCHW to NCHW of the same size, where the network's size rule holds."""
-        deep = self.enlarge(self.inner(self.refine(self.down(x))))
-        merged = deep if self.skip is None else self.join(self.skip(x), deep)
-        return self.mix(self.up(self.norm(merged)))  # type: ignore[no-any-return]
+        refined = self.refine(self.down(x))
+        deep = (refined if self.inner is None else self.inner(refined.tensor())).then(self.enlarge)
+        merged = deep if self.skip is None else join([self.skip(x), deep], self.merged)
+        up = self.up(merged.then(self.norm))
+        return up if self.mix is None else self.mix(up)  # type: ignore[no-any-return]
 
-    def join(self, skip: Tensor, deep: Tensor) -> Tensor:
+    def merged(self, skip: Tensor, deep: Tensor) -> Tensor:
         """Concatenate (skip first) or add, both cut to their common size around the centre."""
         height, width = min(skip.shape[-2], deep.shape[-2]), min(skip.shape[-1], deep.shape[-1])
         parts = [centre_crop(skip, height, width), centre_crop(deep, height, width)]
@@ -73,7 +76,7 @@ class HourglassNet(Network):
 
     def forward(self, z: Tensor) -> Tensor:
         """Any input whose bottleneck keeps two pixels a side; a size outside the rule may come back cut."""
-        return torch.sigmoid(self.head(self.body(z)))
+        return picture(self.head(self.body(z)))
 
 
 def size_rule(genome: Hourglass) -> SizeRule:

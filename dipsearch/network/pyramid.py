@@ -2,18 +2,19 @@
 
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipsearch.genome import Pyramid
-from dipsearch.network.blocks import NORMS, conv, conv_block
-from dipsearch.network.size import Network, SizeRule
+from dipsearch.network.blocks import NORMS, ConvBlock, conv
+from dipsearch.network.pending import concatenate, join
+from dipsearch.network.resampling import UPSAMPLERS
+from dipsearch.network.size import Network, SizeRule, picture
 
 
 def triple(channels_in: int, channels_out: int, genome: Pyramid) -> nn.Sequential:
     """Three convolution blocks, 3x3, 3x3 and 1x1."""
-    block = partial(conv_block, norm=genome.norm, activation=genome.activation, padding=genome.padding)
+    block = partial(ConvBlock, norm=genome.norm, activation=genome.activation, padding=genome.padding)
     return nn.Sequential(
         block(channels_in, channels_out, 3),
         block(channels_out, channels_out, 3),
@@ -47,6 +48,6 @@ class PyramidNet(Network):
         current = entered[0]
         levels = zip(entered[1:], self.coarse_norms, self.fine_norms, self.merges, strict=True)
         for fine, coarse_norm, fine_norm, merge in levels:
-            current = F.interpolate(current, scale_factor=2, mode="nearest")
-            current = merge(torch.cat([coarse_norm(current), fine_norm(fine)], dim=1))
-        return torch.sigmoid(self.head(current))
+            doubled = current.then(UPSAMPLERS["nearest"](0)).then(coarse_norm)
+            current = merge(join([doubled, fine.then(fine_norm)], concatenate))
+        return picture(self.head(current))

@@ -1,11 +1,14 @@
 """The single-scale residual family, as in the paper's architecture comparison."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from dipsearch.genome import ResNet
-from dipsearch.network.blocks import ACTIVATIONS, NORMS, conv
-from dipsearch.network.size import Network, SizeRule
+from dipsearch.network.blocks import ConvBlock, conv
+from dipsearch.network.pending import Pending, join, pending
+from dipsearch.network.size import Network, SizeRule, picture
 
 
 class Residual(nn.Module):
@@ -13,18 +16,15 @@ class Residual(nn.Module):
 
     def __init__(self, genome: ResNet) -> None:
         super().__init__()
+        block = partial(ConvBlock, norm=genome.norm, padding="zero", bias=False)
         width = genome.channels
-        self.change = nn.Sequential(
-            conv(width, width, 3, bias=False, padding="zero"),
-            NORMS[genome.norm](width),
-            ACTIVATIONS[genome.activation](),
-            conv(width, width, 3, bias=False, padding="zero"),
-            NORMS[genome.norm](width),
-        )
+        self.first = block(width, width, 3, activation=genome.activation)
+        self.second = block(width, width, 3, activation="none")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Pending) -> Pending:
         """NCHW to NCHW."""
-        return x + self.change(x)  # type: ignore[no-any-return]
+        now = x.tensor()
+        return join([pending(now), self.second(self.first(now))], torch.add)
 
 
 class ResNetNet(Network):
@@ -35,14 +35,14 @@ class ResNetNet(Network):
         width = genome.channels
         self.size_rule = SizeRule(minimum=2, multiple_of=1)
         self.body = nn.Sequential(
-            conv(genome.input.channels, width, 3, padding=genome.padding),
-            ACTIVATIONS[genome.activation](),
+            ConvBlock(
+                genome.input.channels, width, 3, norm="none", activation=genome.activation, padding=genome.padding
+            ),
             *(Residual(genome) for _ in range(genome.blocks)),
-            conv(width, width, 3, padding="zero"),
-            NORMS[genome.norm](width),
-            conv(width, image_channels, 3, padding=genome.padding),
+            ConvBlock(width, width, 3, norm=genome.norm, activation="none", padding="zero"),
         )
+        self.head = conv(width, image_channels, 3, padding=genome.padding)
 
     def forward(self, z: Tensor) -> Tensor:
         """Any input of at least two pixels a side keeps its size."""
-        return torch.sigmoid(self.body(z))
+        return picture(self.head(self.body(z)))

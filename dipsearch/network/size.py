@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
@@ -27,6 +28,11 @@ class Network(nn.Module):
     """A module from z to a picture that states its size rule."""
 
     size_rule: SizeRule
+
+
+def picture(x: Tensor) -> Tensor:
+    """The last map of a network to a picture in (0, 1), float32 whatever the network computes in."""
+    return torch.sigmoid(x.float())
 
 
 def centre_crop(x: Tensor, height: int, width: int) -> Tensor:

@@ -3,18 +3,18 @@
 from functools import partial
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from dipsearch.genome import UNet
-from dipsearch.network.blocks import conv, conv_block
+from dipsearch.network.blocks import ConvBlock, conv
+from dipsearch.network.pending import Pending, concatenate, join, pending
 from dipsearch.network.resampling import UPSAMPLERS
-from dipsearch.network.size import Network, SizeRule, centre_crop
+from dipsearch.network.size import Network, SizeRule, centre_crop, picture
 
 
 def pair(channels_in: int, channels_out: int, genome: UNet, norm: str) -> nn.Sequential:
     """Two 3x3 convolution blocks."""
-    block = partial(conv_block, norm=norm, activation=genome.activation, padding=genome.padding)
+    block = partial(ConvBlock, norm=norm, activation=genome.activation, padding=genome.padding)
     return nn.Sequential(block(channels_in, channels_out, 3), block(channels_out, channels_out, 3))
 
 
@@ -25,16 +25,18 @@ class Up(nn.Module):
         super().__init__()
         if genome.upsample == "transposed":  # changes the number of channels by itself
             self.enlarge: nn.Module = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1)
+            self.follow = None
         else:
-            follow = conv(channels_in, channels_out, 3, padding=genome.padding)
-            self.enlarge = nn.Sequential(UPSAMPLERS[genome.upsample](channels_in), follow)
+            self.enlarge = UPSAMPLERS[genome.upsample](channels_in)
+            self.follow = conv(channels_in, channels_out, 3, padding=genome.padding)
         self.refine = pair(2 * channels_out, channels_out, genome, norm="none")
 
-    def forward(self, deep: Tensor, encoded: Tensor) -> Tensor:
+    def forward(self, deep: Pending, encoded: Tensor) -> Pending:
         """The encoder's map is cut to the doubled one where an odd side made them differ."""
-        doubled = self.enlarge(deep)
+        doubled = self.enlarge(deep.tensor()) if self.follow is None else self.follow(deep.then(self.enlarge))
         encoded = centre_crop(encoded, doubled.shape[-2], doubled.shape[-1])
-        return self.refine(torch.cat([doubled, encoded], dim=1))  # type: ignore[no-any-return]
+        merged = join([pending(doubled), pending(encoded)], concatenate)
+        return self.refine(merged)  # type: ignore[no-any-return]
 
 
 class UNetNet(Network):
@@ -54,10 +56,10 @@ class UNetNet(Network):
 
     def forward(self, z: Tensor) -> Tensor:
         """Any input of at least 2^(depth+1) pixels a side; a size outside the rule may come back cut."""
-        maps = [self.start(z)]
+        deep, maps = self.start(z), []
         for down in self.downs:
-            maps.append(down(maps[-1]))
-        deep = maps.pop()
+            maps.append(deep.tensor())
+            deep = down(maps[-1])
         for up in self.ups:
             deep = up(deep, maps.pop())
-        return torch.sigmoid(self.head(deep))
+        return picture(self.head(deep))

@@ -1,6 +1,5 @@
 """One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
 
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -8,8 +7,9 @@ from typing import Any
 
 from dipsearch.baseline import BASELINES
 from dipsearch.error import FitError, OutOfMemory
-from dipsearch.fit.device import memory_of, pick_device
-from dipsearch.fit.engine import Fit, Fitting
+from dipsearch.fit.engine import start
+from dipsearch.fit.ensemble import Ensemble
+from dipsearch.fit.fitting import Fit, Fitting
 from dipsearch.fit.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.leaderboard import Scope
@@ -17,8 +17,6 @@ from dipsearch.metric import psnr, ssim
 from dipsearch.network.build import Cost, cost
 from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key
 from dipsearch.task import Effort, Observation, Task, observe
-
-MEMORY_MARGIN = 1.5  # between predicted and used, for what the prediction does not see
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,9 @@ class Protocol:
         """The stored run of a genome key or baseline name on an instance."""
         return store.find(self.task.name, run_key(self.key, subject, instance.digest, instance.seed))
 
-    def fitting(self, genome: Genome, instance: Observation) -> Fitting:
+    def fitting(self, genome: Genome, instance: Observation) -> Fitting | Ensemble:
         """A fit of this protocol, not yet started."""
-        return Fitting(
+        return start(
             genome,
             instance.y,
             instance.operator,
@@ -111,10 +109,12 @@ class Protocol:
             chosen=fit.chosen,
             stop_reason=fit.stop_reason,
             rollbacks=fit.rollbacks,
+            non_finite=fit.non_finite,
             seconds=round(fit.seconds, 3),
             parameters=price.parameters,
             gflop=round(price.gflop, 3),
             device=fit.device,
+            precision=fit.precision,
         )
         store.save(run, fit)
         return asdict(run)
@@ -156,7 +156,6 @@ class Protocol:
         if found := self.find(store, genome.key(), instance):
             return found
         try:
-            refuse_if_too_large(genome, instance, self.device)
             fitting = self.fitting(genome, instance)
             if tell is not None:
                 fitting.callback = lambda iteration, x: tell(iteration, fitting.curve["psnr"][-1])
@@ -166,23 +165,10 @@ class Protocol:
         return self.record(store, name, genome, instance, fitting.result())
 
 
-@functools.lru_cache(maxsize=512)
-def _price(genome: Genome, height: int, width: int, channels: int) -> Cost:
-    return cost(genome, height, width, channels)
-
-
 def price_of(genome: Genome, instance: Observation) -> Cost:
     """What a step takes at the size of an instance's picture."""
-    return _price(genome, *instance.truth.shape[-2:], instance.truth.shape[1])
-
-
-def refuse_if_too_large(genome: Genome, instance: Observation, device: str) -> None:
-    """OutOfMemory before anything is built, where the prediction exceeds the device's memory."""
-    predicted = price_of(genome, instance).memory * MEMORY_MARGIN
-    limit = memory_of(pick_device(device))
-    if predicted > limit:
-        gib = 2**30
-        raise OutOfMemory(f"{genome.summary()} needs about {predicted / gib:.1f} GiB of {limit / gib:.1f} GiB")
+    _, channels, height, width = instance.truth.shape
+    return cost(genome, height, width, channels)
 
 
 def failed(run: dict[str, Any]) -> bool:
@@ -194,7 +180,6 @@ def seconds_per_iteration(protocol: Protocol, genome: Genome, instance: Observat
     """Measured on this machine: the median of a few steps after one to warm up; 0 where they fail."""
     times = []
     try:
-        refuse_if_too_large(genome, instance, protocol.device)
         fitting = protocol.fitting(genome, instance)
         fitting.advance(1)
         for step in range(steps):

@@ -19,7 +19,7 @@ from dipsearch.error import DipsearchError, FitError
 from dipsearch.genome import Genome
 from dipsearch.metric import psnr
 from dipsearch.run import RunStore
-from dipsearch.search.evaluation import Protocol, failed, price_of, refuse_if_too_large
+from dipsearch.search.evaluation import Protocol, failed, price_of
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
 
@@ -81,10 +81,6 @@ class Objective:
                 for index, run in enumerate(stored):
                     trial.report(run["psnr"] if run else 0.0, index)
             return sum(run["psnr"] for run in stored if run) / len(stored), True
-        try:
-            refuse_if_too_large(genome, self.instances[0], self.protocol.device)
-        except FitError as error:
-            raise Pruned(f"{error.reason}: {error}") from None
         gflop = price_of(genome, self.instances[0]).gflop
         if self.max_gflop is not None and gflop > self.max_gflop:
             raise Pruned(f"cost: {gflop:.1f} GFLOP an iteration, above the preset's {self.max_gflop:g}")

@@ -1,0 +1,1 @@
+"""Speed, memory and parity of the engine, measured beside the published loop."""

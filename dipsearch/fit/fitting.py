@@ -1,0 +1,290 @@
+"""A fit under way, and what it gives. Prints nothing, writes nothing."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipsearch.error import Diverged, FitError, OutOfMemory, UsageError, unknown
+from dipsearch.fit import heap
+from dipsearch.fit.device import pick_device
+from dipsearch.fit.plan import Plan, plan
+from dipsearch.fit.recipe import Recipe
+from dipsearch.fit.step import LOSSES, Step
+from dipsearch.genome import Genome
+from dipsearch.metric import PROTOCOLS, from_mse, psnr
+from dipsearch.network.build import build
+from dipsearch.network.inputs import network_input
+from dipsearch.seed import seed_of
+
+CHECK_EVERY = LOSSES  # iterations between looks at losses, clock and truth
+OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")  # in what torch says
+MOST_ROLLBACKS = 20  # a fit that keeps falling back has no use
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The best picture that the clean one could have picked: never a result, always labelled."""
+
+    psnr: float
+    iteration: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit gave.
+
+    `x` is the answer under the stopping rule, (1, C, H, W) in (0, 1), float32 on the CPU: the averaged
+    output at iteration `chosen`. `psnr` and `oracle` are None without a truth; the oracle looks at the
+    averaged output every 10 iterations.
+    """
+
+    x: Tensor
+    chosen: int
+    iterations: int
+    stop_reason: str
+    psnr: float | None
+    oracle: Oracle | None
+    curve: dict[str, list[float]]
+    seconds: float
+    rollbacks: int
+    non_finite: int
+    device: str
+    precision: str
+    uncertainty: Tensor | None = None
+
+
+@dataclass
+class Fitting:
+    """A fit under way, which can be advanced in parts: `fit` is one that runs to its end.
+
+    Arguments are those of `fit`. `current` is the answer so far under the stopping rule.
+    """
+
+    genome: Genome
+    y: Tensor
+    operator: Callable[[Tensor], Tensor]
+    recipe: Recipe
+    seed: int = 0
+    device: str = "auto"
+    size: tuple[int, int] | None = None
+    truth: Tensor | None = None
+    protocol: str = "rgb"
+    callback: Callable[[int, Tensor], None] | None = None
+
+    iteration: int = field(default=0, init=False)
+    rollbacks: int = field(default=0, init=False)
+    non_finite: int = field(default=0, init=False)
+    seconds: float = field(default=0.0, init=False)
+    stop_reason: str = field(default="", init=False)
+    oracle: Oracle | None = field(default=None, init=False)
+    curve: dict[str, list[float]] = field(default_factory=lambda: {"iteration": [], "loss": [], "psnr": []}, init=False)
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise UsageError(unknown("metric", self.protocol, PROTOCOLS))
+        if self.y.ndim != 4 or self.y.shape[0] != 1:
+            raise UsageError(f"an observation is (1, C, H, W), got {tuple(self.y.shape)}")
+        if not torch.isfinite(self.y).all():
+            raise UsageError("the observation holds values that are not finite numbers")
+        scale = int(getattr(self.operator, "factor", 1))
+        self._shape = self.size or (self.y.shape[-2] * scale, self.y.shape[-1] * scale)
+        self._device = pick_device(self.device)
+        whole = (1, self.y.shape[1], *self._shape)
+        if self.truth is not None and self.truth.shape != whole:
+            raise UsageError(f"the truth is {tuple(self.truth.shape)}, but the picture is {whole}")
+        with _typed_failures(self.genome):
+            operator = self.operator
+            if isinstance(operator, nn.Module) and self._device.type != "cpu":
+                operator = copy.deepcopy(operator).to(self._device)  # the caller's own stays where it is
+            self._on_device = (self.y.to(self._device), operator)
+            self.plan = plan(
+                self.genome, self._shape, self.y.shape[1], self.recipe.precision, self._device, self._make_step
+            )
+            if self._device.type == "cpu":
+                heap.give_back()
+                (heap.keep if self.plan.memory <= heap.WORTH_KEEPING else heap.default)()
+            self._step = self._make_step(self.plan)
+        self._truth = None if self.truth is None else self.truth.to(self._device)
+        self._pending: dict[str, Tensor] | None = None  # a snapshot not yet known to be good
+        self._good: tuple[float, dict[str, Tensor]] | None = None  # its dB, and the snapshot
+
+    def _make_step(self, plan: Plan) -> Step:
+        """A fresh network and its first step, as a plan has it."""
+        net = build(self.genome, self.y.shape[1], seed=seed_of(self.seed, "weights"))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "z"))
+        z = network_input(self.genome, *net.size_rule.padded(*self._shape), generator)
+        y, operator = self._on_device
+        return Step(
+            net.to(self._device).train(),
+            z.to(self._device),
+            y,
+            operator,
+            size=self._shape,
+            recipe=self.recipe,
+            precision=plan.precision,
+            recompute=plan.recompute,
+            seeds=tuple(seed_of(self.seed, what) for what in ("input noise", "weight noise", "held out")),  # type: ignore[arg-type]
+        )
+
+    @property
+    def done(self) -> bool:
+        """Whether the stopping rule, the budget or the time limit has ended it."""
+        return bool(self.stop_reason)
+
+    @property
+    def current(self) -> Tensor:
+        """The answer so far, (1, C, H, W), on the CPU."""
+        return self._step.answer.float().cpu().contiguous()
+
+    def advance(self, until: int | None = None) -> None:
+        """Run to iteration `until`, or to the end. Diverged or OutOfMemory ends the fit for good."""
+        advance_together([self], until)
+
+    def enqueue(self, until: int | None = None) -> bool:
+        """Ask for iterations up to `until`, but not past the next check; whether there were any."""
+        boundary = self.iteration - self.iteration % CHECK_EVERY + CHECK_EVERY
+        target = min(self.recipe.iterations, boundary, boundary if until is None else until)
+        if self.done or self.iteration >= target:
+            return False
+        with self._timed():
+            while self.iteration < target:
+                self._step()
+                self.iteration += 1
+        return True
+
+    def settle(self) -> None:
+        """Wait for what was asked for and, where a check is due, do it."""
+        with self._timed():
+            if self._device.type == "cuda":
+                torch.cuda.synchronize()
+            if self.iteration % CHECK_EVERY == 0 or self.iteration == self.recipe.iterations:
+                self._check()
+
+    def result(self) -> Fit:
+        """The record of a fit that has run."""
+        x = self.current
+        return Fit(
+            x=x,
+            chosen=int(self._step.stopper.chosen),
+            iterations=self.iteration,
+            stop_reason=self.stop_reason or "paused",
+            psnr=None if self.truth is None else psnr(x, self.truth, self.protocol),
+            oracle=self.oracle,
+            curve=self.curve,
+            seconds=self.seconds,
+            rollbacks=self.rollbacks,
+            non_finite=self.non_finite,
+            device=self._device.type,
+            precision=self.plan.precision,
+            uncertainty=None if self._step.mean.uncertainty is None else self._step.mean.uncertainty.cpu(),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a fit of the same arguments needs to go on from here, bit for bit on the CPU."""
+        return {
+            "host": {name: copy.deepcopy(getattr(self, name)) for name in HOST_STATE},
+            "plan": (self.plan.precision, self.plan.recompute),
+            "step": self._step.state(),
+            "pending": self._pending,
+            "good": self._good,
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from the `state` of a fit that was made with the same arguments, in its precision."""
+        precision, recompute = state["plan"]
+        if (precision, recompute) != (self.plan.precision, self.plan.recompute):
+            self.plan = replace(self.plan, precision=precision, recompute=recompute)
+            self._step = self._make_step(self.plan)
+        self._step.resume(state["step"])
+        self._pending, self._good = state["pending"], state["good"]
+        for name, value in state["host"].items():
+            setattr(self, name, copy.deepcopy(value))
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        self._started = time.perf_counter() - self.seconds
+        with _typed_failures(self.genome):
+            yield
+        self.seconds = time.perf_counter() - self._started
+
+    def _check(self) -> None:
+        """What needs the host: the losses, the rollback, the truth, the clock."""
+        self.seconds = time.perf_counter() - self._started
+        recent = self._step.losses[: (self.iteration - 1) % CHECK_EVERY + 1].cpu()
+        self._roll_back_or_keep(recent)
+        mean = self._step.mean.value
+        score = float("nan") if self._truth is None else psnr(mean, self._truth, self.protocol)
+        if self._truth is not None and (self.oracle is None or score > self.oracle.psnr):
+            self.oracle = Oracle(score, self.iteration)
+        for name, value in (("iteration", self.iteration), ("loss", float(recent[-1])), ("psnr", score)):
+            self.curve[name].append(value)
+        if bool(self._step.stopper.stop):
+            self.stop_reason = self.recipe.stop
+        elif self.iteration >= self.recipe.iterations:
+            self.stop_reason = "budget"
+        elif self.recipe.time_limit is not None and self.seconds >= self.recipe.time_limit:
+            self.stop_reason = "time-limit"
+        if self.callback is not None:
+            self.callback(self.iteration, self._step.answer)
+
+    def _roll_back_or_keep(self, losses: Tensor) -> None:
+        """Restore the last good snapshot where the fit to y (dB) fell too far below it, else take a new one.
+
+        A step's loss is that of the weights before it. So a snapshot is good only once the loss after
+        it, the first of the next few, is no collapse either. A loss that is not a finite number is a collapse.
+        """
+        unsound = int((~torch.isfinite(losses)).sum())
+        self.non_finite += unsound
+        after, now = _decibels(losses[0]), _decibels(losses[-1])
+        if self._pending is not None and (self._good is None or after >= self._good[0] - self.recipe.rollback):
+            self._good = (after, self._pending) if after > float("-inf") else self._good
+        self._pending = None
+        lowest = float("-inf") if self._good is None else self._good[0] - self.recipe.rollback
+        if not unsound and now >= lowest:
+            self._pending = self._step.snapshot()
+            return
+        if self._good is None:
+            raise Diverged(f"the loss is not a finite number by iteration {self.iteration} ({self.genome.summary()})")
+        self.rollbacks += 1
+        if self.rollbacks > MOST_ROLLBACKS:
+            raise Diverged(
+                f"rolled back {MOST_ROLLBACKS} times by iteration {self.iteration}, "
+                f"{self.non_finite} losses were not finite numbers ({self.genome.summary()})"
+            )
+        self._step.restore(self._good[1])
+
+
+def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> None:
+    """Run fits to iteration `until`, or to their ends, in turn: on CUDA they share the device, each on its stream."""
+    going = list(fittings)
+    while going := [fitting for fitting in going if fitting.enqueue(until)]:
+        for fitting in going:
+            fitting.settle()
+
+
+HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "oracle", "curve")
+
+
+def _decibels(loss: Tensor) -> float:
+    """The fit to y of a loss; minus infinity for one that is not a finite number."""
+    return from_mse(float(loss)) if bool(torch.isfinite(loss)) else float("-inf")
+
+
+@contextmanager
+def _typed_failures(genome: Genome) -> Iterator[None]:
+    """Turn what torch raises for want of memory into OutOfMemory."""
+    try:
+        yield
+    except FitError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        said = str(error).lower()
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in said for sign in OUT_OF_MEMORY):
+            raise OutOfMemory(f"not enough memory for {genome.summary()}") from None
+        raise

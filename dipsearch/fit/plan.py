@@ -1,0 +1,121 @@
+"""How a fit is computed: in which precision, and whether cheap steps are done twice to save memory."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dipsearch.error import OutOfMemory
+from dipsearch.fit.device import memory_of
+from dipsearch.fit.recipe import AUTO
+from dipsearch.genome import Genome
+from dipsearch.network.build import Cost, cost
+
+RECOMPUTE_ABOVE = 2**30  # bytes kept for the backward pass
+USABLE = 0.9  # of the device's memory, so that a prediction may be some percent short
+FASTER = 0.95  # of the seconds in float32: what bfloat16 has to take to be chosen
+STEPS = 2  # timed, after one to warm up
+PRECISION_FLAGS = ("amx_bf16", "avx512_bf16")  # of a processor that multiplies in bfloat16
+
+_measured: dict[tuple[Any, ...], str] = {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Precision, recomputation, and the bytes that the fit is predicted to take."""
+
+    precision: str
+    recompute: bool
+    memory: int
+
+
+def plan(
+    genome: Genome,
+    size: tuple[int, int],
+    image_channels: int,
+    precision: str,
+    device: torch.device,
+    make: Callable[[Plan], Callable[[], None]],
+) -> Plan:
+    """Choose how to compute a fit.
+
+    Float32 and everything kept, where that is small; outputs of convolutions only, where it is not or does not
+    fit; then bfloat16, if the precision is `auto`. With `auto`, bfloat16 also where the machine multiplies in
+    it and a few steps of this very fit are faster. `make` gives the step of a plan, for that measurement.
+
+    Raises:
+        OutOfMemory: the device's memory holds none of these.
+    """
+    limit = USABLE * memory_of(device)
+
+    def smallest(name: str) -> Plan | None:
+        kept = cost(genome, *size, image_channels, name)
+        if kept.memory <= min(limit, RECOMPUTE_ABOVE) or (device.type == "cuda" and kept.memory <= limit):
+            return Plan(name, False, kept.memory)
+        less = cost(genome, *size, image_channels, name, recompute=True)
+        return Plan(name, True, less.memory) if less.memory <= limit else None
+
+    if precision != AUTO:
+        found = smallest(precision)
+    elif (single := smallest("float32")) is None:
+        found = smallest("bfloat16")
+    else:
+        found = single
+        if has_bfloat16(device):
+            half = smallest("bfloat16")
+            key = (
+                device.type,
+                torch.get_num_threads(),
+                size,
+                genome.family,
+                _class(cost(genome, *size, image_channels)),
+            )
+            if half is not None and _faster(key, single, half, make) == "bfloat16":
+                found = half
+    if found is None:
+        name = precision if precision != AUTO else "bfloat16"
+        least = cost(genome, *size, image_channels, name, recompute=True).memory
+        gib = 2**30
+        raise OutOfMemory(
+            f"{genome.summary()} at {size[1]}x{size[0]} needs about {least / gib:.1f} GiB in {name}, "
+            f"but {device.type} has {limit / gib:.1f} GiB; shrink the picture, or take a narrower network"
+        )
+    return found
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for products in bfloat16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu":
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return any(flag in flags for flag in PRECISION_FLAGS)
+
+
+def _class(price: Cost) -> int:
+    """Fits of about equal cost share one measurement."""
+    return round(price.gflop).bit_length()
+
+
+def _faster(key: tuple[Any, ...], single: Plan, half: Plan, make: Callable[[Plan], Callable[[], None]]) -> str:
+    """The faster of two plans by a few steps of each, in turn; measured once for fits of a kind."""
+    if key not in _measured:
+        steps = {name: make(each) for name, each in (("float32", single), ("bfloat16", half))}
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
+        for _ in range(1 + STEPS):
+            for name, step in steps.items():
+                started = time.perf_counter()
+                step()
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+                seconds[name].append(time.perf_counter() - started)
+        best = {name: min(taken[1:]) for name, taken in seconds.items()}
+        _measured[key] = "bfloat16" if best["bfloat16"] < FASTER * best["float32"] else "float32"
+    return _measured[key]

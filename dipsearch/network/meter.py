@@ -1,0 +1,74 @@
+"""What operations would cost, found without computing anything."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+aten = torch.ops.aten
+
+
+def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _normalised(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
+    channels = torch.empty(x.shape[1], device="meta")
+    return torch.empty_like(x), channels, torch.empty_like(channels)
+
+
+def _resized(x: Tensor, size: list[int], *_: Any, **__: Any) -> Tensor:
+    return torch.empty(*x.shape[:2], *size, dtype=x.dtype, device="meta")
+
+
+# What torch would find out by running Python stand-ins, many times slower than all the rest.
+SHAPES: dict[Any, Callable[..., Any]] = {
+    aten.native_batch_norm.default: _normalised,
+    aten.native_batch_norm_backward.default: _normalised,
+    aten.leaky_relu_.default: lambda x, *_: x,
+    aten.leaky_relu_backward.default: _like,
+    aten.upsample_bilinear2d.default: _resized,
+    aten.upsample_nearest2d.default: _resized,
+}
+
+
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operations and the memory of what they make, while it is active, on any device, "meta" as well.
+
+    `flop` counts convolutions and matrix products, one multiplication and addition as two. `peak` is the most
+    bytes that were alive at once; what existed before does not count.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flop = 0
+        self.peak = 0
+        self._now = 0
+        self._sizes: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        shape = SHAPES.get(func) if args and isinstance(args[0], Tensor) and args[0].is_meta else None
+        made = func(*args, **(kwargs or {})) if shape is None else shape(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flop += count(*args, **(kwargs or {}), out_val=made)
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor):
+                self._hold(leaf.untyped_storage())
+        return made
+
+    def _hold(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._now -= self._sizes.pop(key)

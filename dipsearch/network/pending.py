@@ -1,0 +1,61 @@
+"""Maps that are not computed yet: cheap steps wait for the convolution that needs them.
+
+Between two convolutions of these networks lie only cheap steps: norm, activation, upsampling, merging,
+padding. Autograd keeps a map for almost each of them. A `Pending` names the maps that are kept (outputs of
+convolutions) and the cheap steps still to do, so that a convolution can do them again in its backward pass
+and keep nothing else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Pending:
+    """`make(*parts)` gives the map; `parameters` are the learned ones that `make` uses."""
+
+    parts: tuple[Tensor, ...]
+    make: Callable[..., Tensor]
+    parameters: tuple[nn.Parameter, ...] = ()
+
+    def then(self, module: nn.Module) -> "Pending":
+        """The map after one more module."""
+        make = self.make
+        return Pending(self.parts, lambda *parts: module(make(*parts)), (*self.parameters, *module.parameters()))
+
+    def tensor(self) -> Tensor:
+        """The map itself."""
+        return self.make(*self.parts)
+
+
+def pending(x: Tensor) -> Pending:
+    """A map with nothing left to do."""
+    return Pending((x,), _itself)
+
+
+def join(maps: list[Pending], merge: Callable[..., Tensor]) -> Pending:
+    """One map made of several: `merge` takes them in order."""
+    counts = [len(each.parts) for each in maps]
+
+    def make(*parts: Tensor) -> Tensor:
+        made, start = [], 0
+        for each, count in zip(maps, counts, strict=True):
+            made.append(each.make(*parts[start : start + count]))
+            start += count
+        return merge(*made)
+
+    parts: tuple[Any, ...] = sum((each.parts for each in maps), ())
+    return Pending(parts, make, sum((each.parameters for each in maps), ()))
+
+
+def concatenate(*maps: Tensor) -> Tensor:
+    """Along the channels."""
+    return torch.cat(maps, dim=1)
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
