@@ -27,18 +27,25 @@ class PaperLoop:
     """
 
     def __init__(
-        self, genome: Genome, y: Tensor, operator: Callable[[Tensor], Tensor], truth: Tensor, recipe: Recipe, seed: int
+        self,
+        genome: Genome,
+        y: Tensor,
+        operator: Callable[[Tensor], Tensor],
+        truth: Tensor,
+        recipe: Recipe,
+        seed: int,
+        device: str = "cpu",
     ) -> None:
-        self.y, self.operator, self.recipe = y, operator, recipe
+        self.y, self.operator, self.recipe = y.to(device), operator, recipe
         self.noisy, self.clean = y[0].numpy(), truth[0].numpy()
-        self.net: nn.Module = build(genome, y.shape[1], seed=seed_of(seed, "weights"))
+        self.net: nn.Module = build(genome, y.shape[1], seed=seed_of(seed, "weights")).to(device)
         height, width = truth.shape[-2:]
         if self.net.size_rule.padded(height, width) != (height, width):
             raise ValueError(f"{width}x{height} is not a size that {genome.summary()} gives back")
         generator = torch.Generator().manual_seed(seed_of(seed, "z"))
-        self.saved = network_input(genome, height, width, generator)
+        self.saved = network_input(genome, height, width, generator).to(device)
         self.noise = self.saved.detach().clone()
-        self.generator = torch.Generator().manual_seed(seed_of(seed, "input noise"))
+        self.generator = torch.Generator(device).manual_seed(seed_of(seed, "input noise"))
         self.optimiser = torch.optim.Adam(self.net.parameters(), lr=recipe.learning_rate)
         self.mse = nn.MSELoss()
         self.average: Tensor | None = None

@@ -8,25 +8,23 @@ and noise; rounding parts them after some hundred iterations, so that a differen
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
+import pandas as pd
 
 from benchmarks.networks import network
 from benchmarks.paper import PaperLoop
+from benchmarks.report import FOLDER, append, load, write
 from dipsearch.fit.fitting import Fitting
 from dipsearch.fit.recipe import Recipe
 from dipsearch.metric import psnr
-from dipsearch.run import environment
 from dipsearch.task import Observation, load_task, observe
 
 AT = (300, 600, 1200)
 TASKS = ("denoise", "inpaint", "sr")
 SIZE, IMAGES, WIDTH = 128, 3, 24
-FOLDER = Path("results/benchmarks")
 
 
 def paper(instance: Observation, recipe: Recipe, metric: str) -> dict[str, float]:
@@ -67,7 +65,6 @@ def measure(path: Path, arms: list[str], seeds: int, budget: float) -> None:
     """Every fit that is missing, seeds first, until the budget of seconds is spent."""
     started = time.perf_counter()
     done = {(row["arm"], row["task"], row["image"], row["seed"]) for row in load(path)}
-    path.parent.mkdir(parents=True, exist_ok=True)
     for seed in range(seeds):
         for name in TASKS:
             task = load_task(name)
@@ -86,14 +83,39 @@ def measure(path: Path, arms: list[str], seeds: int, budget: float) -> None:
                     before = time.perf_counter()
                     scores = ARMS[arm](instance, recipe, task.metric)
                     row = {"arm": arm, "task": name, "image": image, "seed": seed, "psnr": scores}
-                    row |= {"seconds": round(time.perf_counter() - before, 1), "threads": torch.get_num_threads()}
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row | {"machine": environment()}) + "\n")
+                    append(path, row | {"seconds": round(time.perf_counter() - before, 1)})
 
 
-def load(path: Path) -> list[dict]:
-    """The stored fits."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+def table(path: Path) -> pd.DataFrame:
+    """One row for each task, iteration and precision."""
+    flat = pd.DataFrame(
+        {**{name: row[name] for name in ("arm", "task", "image", "seed")}, "iteration": int(at), "psnr": value}
+        for row in load(path)
+        for at, value in row["psnr"].items()
+    )
+    wide = flat.pivot(index=["task", "iteration", "image", "seed"], columns="arm", values="psnr")
+    rows = []
+    for arm in [arm for arm in ARMS if arm in wide and arm != "paper"]:
+        for (task, iteration), group in wide.groupby(["task", "iteration"]):
+            pairs = group[["paper", arm]].dropna()
+            difference = pairs[arm] - pairs["paper"]
+            spread = pairs.groupby("image").std(ddof=1).mean()  # over seeds, mean over pictures
+            rows.append(
+                {
+                    "task": task,
+                    "iteration": iteration,
+                    "precision": arm,
+                    "pairs": len(pairs),
+                    "paper loop, dB": f"{pairs['paper'].mean():.2f}",
+                    "engine, dB": f"{pairs[arm].mean():.2f}",
+                    "difference": f"{difference.mean():+.3f}",
+                    "its standard error": f"{difference.std(ddof=1) / len(pairs) ** 0.5:.3f}",
+                    "sd over seeds, paper loop": f"{spread['paper']:.3f}",
+                    "sd over seeds, engine": f"{spread[arm]:.3f}",
+                    "ratio of sd": f"{spread[arm] / spread['paper']:.2f}",
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 def main() -> None:
@@ -104,7 +126,21 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds, after which no fit starts")
     parser.add_argument("--out", type=Path, default=FOLDER)
     given = parser.parse_args()
-    measure(given.out / "parity.jsonl", given.arms, given.seeds, given.budget)
+    path = given.out / "parity.jsonl"
+    measure(path, given.arms, given.seeds, given.budget)
+    notes = [
+        f"Averaged output of an hourglass (5 levels, {WIDTH} channels, skip 4), {SIZE}x{SIZE} pixels, Adam 0.01,",
+        f"{IMAGES} pictures of scikit-image for each task, each with the seeds given; PSNR under the task's metric.",
+        "Pairs share picture, damage, weights, z and noise. Spread: deviation over seeds, mean over pictures.",
+    ]
+    write(
+        given.out / "parity.md",
+        "Parity: engine minus paper loop",
+        "python -m benchmarks.parity",
+        notes,
+        table(path),
+        load(path),
+    )
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def leaderboard(
     table = _table(rows)
     table["found_on"] = [found_on.get(subject, "") for subject in table["subject"]]
     first = rows.iloc[0]
+    fits = rows[rows["genome_key"].notna()] if rows["genome_key"].notna().any() else rows
     return Leaderboard(
         task=task,
         table=table,
@@ -104,7 +105,7 @@ def leaderboard(
         setting=dict(first["setting"]),
         purpose=purpose,
         images=sorted(set(rows["picture"])),
-        machines=sorted({_machine(*made) for made in zip(rows["machine"], rows["device"], strict=True)}),
+        machines=sorted({_machine(*made) for made in zip(*(fits[name] for name in MADE_ON), strict=True)}),
         other_protocols=int(chosen["protocol"].nunique()) - 1,
         other_instances=int((chosen["protocol"] == scope.protocol).sum()) - len(rows),  # type: ignore[union-attr]
         broken=broken,
@@ -139,10 +140,14 @@ def _latest(chosen: pd.DataFrame) -> Scope:
     return Scope(str(latest["protocol"]), max(sets, key=lambda instances: (sets[instances], len(instances))))
 
 
-def _machine(machine: dict[str, Any] | None, device: str) -> str:
+MADE_ON = ("machine", "device", "precision")
+
+
+def _machine(machine: dict[str, Any] | None, device: str, precision: str | None) -> str:
     """The machine of a run in a few words."""
     processor, cores, torch = ((machine or {}).get(fact, "unknown") for fact in ("processor", "cores", "torch"))
-    return f"{processor}, {cores} cores, {device}, torch {torch}"
+    computed = f" in {precision}" if precision else ""  # a baseline has none
+    return f"{processor}, {cores} cores, {device}{computed}, torch {torch}"
 
 
 def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
@@ -150,6 +155,7 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
         "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "study_seed", "seed", "name",
         "summary", "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
         "rollbacks", "non_finite", "created", "machine", "device",
+        "precision",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
     frame["subject"] = frame["genome_key"].fillna(frame["name"])

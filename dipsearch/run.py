@@ -70,6 +70,7 @@ class Run:
     gflop: float = 0.0
     device: str = "cpu"
     precision: str = ""
+    uncertainty: float | None = None  # mean over values of the standard deviation, of samples or an ensemble
     machine: dict[str, Any] = field(default_factory=dict)
     created: str = ""
     schema: int = SCHEMA
@@ -89,7 +90,10 @@ REQUIRED = {entry.name for entry in fields(Run)}
 
 
 class RunStore:
-    """Runs under a folder: TASK/IMAGE-KEY.json, with a curve (.csv) and a thumbnail (.png) beside it."""
+    """Runs under a folder: TASK/IMAGE-KEY.json, with a curve (.csv) and a thumbnail (.png) beside it.
+
+    An ensemble's, and one with posterior samples, has a map of its uncertainty, too (.uncertainty.png).
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -100,6 +104,10 @@ class RunStore:
             if run := read_run(path):
                 return run
         return None
+
+    def unfinished(self, task: str, key: str) -> Path:
+        """Where the state of a long fit is kept until its run is saved."""
+        return self.root / task / f"{key}.unfinished"
 
     def load(self, task: str) -> tuple[list[dict[str, Any]], list[Path]]:
         """All runs of a task, and the files that could not be read as runs."""
@@ -121,6 +129,9 @@ class RunStore:
 
             write_atomically(path.with_suffix(".png"), lambda temporary: thumbnail(fit.x, temporary))
             write_atomically(path.with_suffix(".csv"), lambda temporary: _write_curve(fit.curve, temporary))
+            if (map_ := fit.uncertainty) is not None:  # white: the largest
+                shown = map_ / map_.max().clamp(min=1e-12)
+                write_atomically(path.with_suffix(".uncertainty.png"), lambda temporary: thumbnail(shown, temporary))
         record = asdict(run) | {"created": datetime.now(UTC).isoformat(timespec="seconds")}
         text = json.dumps(record, indent=1, allow_nan=False, sort_keys=True)
         write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))

@@ -86,12 +86,11 @@ class Effort(Part):
     recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
     operator: dict[str, Any] = Field(default_factory=dict, description="options of the task's operator to change")
 
-    def changed(self, *, iterations: int | None = None, **fields: Any) -> Self:
-        """The preset with other values, where they are not None."""
+    def changed(self, recipe: dict[str, Any] | None = None, **fields: Any) -> Self:
+        """The preset with other values, its recipe too, where they are not None."""
         given = {name: value for name, value in fields.items() if value is not None}
-        if iterations is not None:
-            given["recipe"] = self.recipe | {"iterations": iterations}
-        return self.model_copy(update=given)
+        settings = {name: value for name, value in (recipe or {}).items() if value is not None}
+        return self.model_copy(update=given | {"recipe": self.recipe | settings})
 
 
 class SearchEffort(Effort):

@@ -38,6 +38,11 @@ device = click.option(
     help="Where fits run.",
 )
 iterations = click.option("--iterations", type=click.IntRange(1), help="Of a full fit, in place of the preset's.")
+precision = click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="What networks compute in; auto: the faster on this machine.  [default: auto]",
+)
 
 
 def images(which: str) -> Callable[[Any], Any]:

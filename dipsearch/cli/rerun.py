@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     "--preset", help="By name in the task: quick, …, paper (the full protocol).  [default: quick; with cuda, paper]"
 )
 @options.iterations
+@click.option(
+    "--ensemble", type=click.IntRange(1, 64), help="Fits of each picture, whose answers are averaged.  [default: 1]"
+)
+@click.option("--stop", metavar="RULE", help="fixed, es-wmv, es-emv, held-out, or discrepancy (which needs --sigma).")
+@click.option("--sigma", type=click.FloatRange(0, 255, min_open=True), help="Noise level told to the rule, of 255.")
+@options.precision
 @options.images("evaluation")
 @options.seed
 @options.device
@@ -41,6 +47,10 @@ def rerun(
     seeds: int | None,
     preset: str | None,
     iterations: int | None,
+    ensemble: int | None,
+    stop: str | None,
+    sigma: float | None,
+    precision: str | None,
     images: tuple[str, ...],
     seed: int,
     device: str,
@@ -51,6 +61,7 @@ def rerun(
     The task's published network and the classical baselines run beside them. Runs that exist are not
     repeated, so the same command resumes.
     """
+    from dipsearch import catalog
     from dipsearch.cli.terminal import reporting
     from dipsearch.fit.device import pick_device
     from dipsearch.run import RunStore
@@ -60,9 +71,11 @@ def rerun(
 
     task = load_task(task_name).with_images("evaluation", images)
     preset = preset or ("paper" if pick_device(device).type == "cuda" else "quick")
-    effort = choose_effort(task.rerun, preset).changed(seeds=seeds, iterations=iterations)
+    settings = {"iterations": iterations, "ensemble": ensemble, "stop": stop, "sigma": sigma, "precision": precision}
+    effort = choose_effort(task.rerun, preset).changed(settings, seeds=seeds)
+    recipe = catalog.validate("recipe", task.recipe_for, effort)
     store = RunStore(out / "runs")
-    protocol = Protocol(task, effort, preset, "rerun", task.recipe_for(effort), device)
+    protocol = Protocol(task, effort, preset, "rerun", recipe, device)
     with reporting() as reporter:
         work = Rerun(protocol, rerun_genomes(task, store, top, list(genomes)), store, seed, effort.seeds)
         try:

@@ -27,6 +27,7 @@ SHOWN = 10  # rows of the leaderboard at the end
 @click.option("--trials", type=click.IntRange(1), help="Total to be finished or pruned; the preset says how many.")
 @click.option("--timeout", type=click.FloatRange(1), help="Seconds after which no trial starts, as the preset says.")
 @options.iterations
+@options.precision
 @click.option("--study", "study_name", metavar="NAME", help="Name of the study.  [default: TASK-SPACE-PRESET]")
 @click.option("--resume", is_flag=True, help="Go on with a study that exists.")
 @click.option("--sampler", default="tpe", show_default=True, help="Optuna's sampler: tpe or random.")
@@ -43,6 +44,7 @@ def search(
     trials: int | None,
     timeout: float | None,
     iterations: int | None,
+    precision: str | None,
     study_name: str | None,
     resume: bool,
     sampler: str,
@@ -65,7 +67,9 @@ def search(
 
     task = load_task(task_name).with_images("search", images)
     space = load_space(space_name)
-    effort = choose_effort(task.search, preset).changed(trials=trials, timeout=timeout, iterations=iterations)
+    effort = choose_effort(task.search, preset).changed(
+        {"iterations": iterations, "precision": precision}, trials=trials, timeout=timeout
+    )
     name = folder_name(study_name or f"{task.name}-{space.name}-{preset}")
     again = command if resume else f"{command} --resume"
     settings = Settings(task, space, preset, effort, seed, sampler, device)

@@ -98,7 +98,7 @@ class Ensemble:
         """As `Fitting.state`."""
         return {
             "members": [member.state() for member in self.members],
-            "oracle": self.oracle,
+            "oracle": None if self.oracle is None else (self.oracle.psnr, self.oracle.iteration),
             "curve": {name: list(values) for name, values in self.curve.items()},
         }
 
@@ -106,7 +106,7 @@ class Ensemble:
         """As `Fitting.resume`."""
         for member, each in zip(self.members, state["members"], strict=True):
             member.resume(each)
-        self.oracle = state["oracle"]
+        self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None
         self.curve = {name: list(values) for name, values in state["curve"].items()}
 
     def _check(self) -> None:

@@ -107,8 +107,7 @@ class Fitting:
                 self.genome, self._shape, self.y.shape[1], self.recipe.precision, self._device, self._make_step
             )
             if self._device.type == "cpu":
-                heap.give_back()
-                (heap.keep if self.plan.memory <= heap.WORTH_KEEPING else heap.default)()
+                heap.prepare(self.plan.memory)
             self._step = self._make_step(self.plan)
         self._truth = None if self.truth is None else self.truth.to(self._device)
         self._pending: dict[str, Tensor] | None = None  # a snapshot not yet known to be good
@@ -186,9 +185,13 @@ class Fitting:
         )
 
     def state(self) -> dict[str, Any]:
-        """Everything that a fit of the same arguments needs to go on from here, bit for bit on the CPU."""
+        """Everything that a fit of the same arguments needs to go on from here, bit for bit on the CPU.
+
+        Tensors and plain data, which `torch.load` reads with `weights_only`.
+        """
         return {
             "host": {name: copy.deepcopy(getattr(self, name)) for name in HOST_STATE},
+            "oracle": None if self.oracle is None else (self.oracle.psnr, self.oracle.iteration),
             "plan": (self.plan.precision, self.plan.recompute),
             "step": self._step.state(),
             "pending": self._pending,
@@ -203,6 +206,7 @@ class Fitting:
             self._step = self._make_step(self.plan)
         self._step.resume(state["step"])
         self._pending, self._good = state["pending"], state["good"]
+        self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None
         for name, value in state["host"].items():
             setattr(self, name, copy.deepcopy(value))
 
@@ -268,7 +272,7 @@ def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> N
             fitting.settle()
 
 
-HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "oracle", "curve")
+HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "curve")
 
 
 def _decibels(loss: Tensor) -> float:

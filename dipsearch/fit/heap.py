@@ -37,6 +37,15 @@ def keep() -> None:
         libc.mallopt(M_TOP_PAD, PAD)
 
 
+def prepare(predicted: int) -> None:
+    """For a fit that is predicted to take so many bytes: `keep` where that is little, else `default`."""
+    give_back()
+    if predicted <= WORTH_KEEPING:
+        keep()
+    else:
+        default()
+
+
 def give_back() -> None:
     """Give what is free to the system, once."""
     if (libc := _libc()) is not None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dipsearch.error import OutOfMemory
+from dipsearch.fit.capture import WARM_UP
 from dipsearch.fit.device import memory_of
 from dipsearch.fit.recipe import AUTO
 from dipsearch.genome import Genome
@@ -17,7 +18,8 @@ from dipsearch.network.build import Cost, cost
 RECOMPUTE_ABOVE = 2**30  # bytes kept for the backward pass
 USABLE = 0.9  # of the device's memory, so that a prediction may be some percent short
 FASTER = 0.95  # of the seconds in float32: what bfloat16 has to take to be chosen
-STEPS = 2  # timed, after one to warm up
+STEPS = 2  # timed, after one to warm up; on CUDA, after the graph was captured
+CAPTURED = WARM_UP + 2
 PRECISION_FLAGS = ("amx_bf16", "avx512_bf16")  # of a processor that multiplies in bfloat16
 
 _measured: dict[tuple[Any, ...], str] = {}
@@ -109,13 +111,14 @@ def _faster(key: tuple[Any, ...], single: Plan, half: Plan, make: Callable[[Plan
     if key not in _measured:
         steps = {name: make(each) for name, each in (("float32", single), ("bfloat16", half))}
         seconds: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(1 + STEPS):
+        warm_up = CAPTURED if torch.cuda.is_available() else 1
+        for _ in range(warm_up + STEPS):
             for name, step in steps.items():
                 started = time.perf_counter()
                 step()
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
                 seconds[name].append(time.perf_counter() - started)
-        best = {name: min(taken[1:]) for name, taken in seconds.items()}
+        best = {name: min(taken[warm_up:]) for name, taken in seconds.items()}
         _measured[key] = "bfloat16" if best["bfloat16"] < FASTER * best["float32"] else "float32"
     return _measured[key]

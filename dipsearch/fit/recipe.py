@@ -1,8 +1,8 @@
 """How a fit is run."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from dipsearch.error import unknown
 from dipsearch.fit.stopping import STOPPERS
@@ -45,3 +45,14 @@ class Recipe(Part):
     precision: Annotated[str, AfterValidator(_known_precision)] = "auto"
     rollback: float = Field(5.0, gt=0, description="dB; a drop of the fit beyond it restores the last snapshot")
     time_limit: float | None = Field(None, gt=0, description="seconds")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.stop == "discrepancy" and self.sigma is None:
+            raise ValueError("stop: discrepancy needs the noise level: sigma, on the scale of 0…255")
+        if self.weight_noise and self.burn_in + self.thinning > self.iterations:
+            raise ValueError(
+                f"weight_noise: no output would be sampled in {self.iterations} iterations "
+                f"with burn_in {self.burn_in} and thinning {self.thinning}"
+            )
+        return self

@@ -56,8 +56,8 @@ class Cost:
     """What one optimisation step takes, predicted without running it.
 
     `gflop` counts the convolutions of the forward and backward pass, one multiplication and addition as two.
-    `memory` is in bytes, of a whole fit on the CPU: the step's peak, master weights, Adam, two snapshots,
-    and what the libraries take for themselves.
+    `memory` is in bytes, of a whole fit on the CPU: the step's peak, master weights, Adam, two snapshots. What
+    the libraries take when a process makes its first fit (about 100 MiB) comes on top.
     """
 
     parameters: int
@@ -67,7 +67,7 @@ class Cost:
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STATE = 40  # bytes for each parameter: weight, gradient, two moments, and weight and moments in two snapshots
-LIBRARIES = 48 * 2**20  # bytes: compiled kernels, scratch memory, thread pools; measured
+LIBRARIES = 12 * 2**20  # bytes: scratch memory of convolutions; measured
 
 
 def cost(

@@ -16,16 +16,21 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Pending:
-    """`make(*parts)` gives the map; `parameters` are the learned ones that `make` uses."""
+    """`make(*parts)` gives the map; `modules` are those that `make` uses."""
 
     parts: tuple[Tensor, ...]
     make: Callable[..., Tensor]
-    parameters: tuple[nn.Parameter, ...] = ()
+    modules: tuple[nn.Module, ...] = ()
 
     def then(self, module: nn.Module) -> "Pending":
         """The map after one more module."""
         make = self.make
-        return Pending(self.parts, lambda *parts: module(make(*parts)), (*self.parameters, *module.parameters()))
+        return Pending(self.parts, lambda *parts: module(make(*parts)), (*self.modules, module))
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The learned ones that `make` uses."""
+        return [parameter for module in self.modules for parameter in module.parameters()]
 
     def tensor(self) -> Tensor:
         """The map itself."""
@@ -49,7 +54,7 @@ def join(maps: list[Pending], merge: Callable[..., Tensor]) -> Pending:
         return merge(*made)
 
     parts: tuple[Any, ...] = sum((each.parts for each in maps), ())
-    return Pending(parts, make, sum((each.parameters for each in maps), ()))
+    return Pending(parts, make, sum((each.modules for each in maps), ()))
 
 
 def concatenate(*maps: Tensor) -> Tensor:

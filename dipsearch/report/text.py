@@ -9,6 +9,7 @@ from dipsearch.leaderboard import COLUMNS, Leaderboard
 
 LEFT = ("genome", "network", "found on")  # columns of words
 DIGITS = {"psnr": 2, "psnr_sd": 2, "oracle_psnr": 2, "ssim": 3, "gflop": 2, "seconds": 1}
+WENT_WRONG = ("rollbacks", "non_finite", "failed")  # columns that are shown where something did
 
 
 def caption(board: Leaderboard) -> str:
@@ -17,8 +18,9 @@ def caption(board: Leaderboard) -> str:
     kind = {"rerun": "re-run", "search": "search score (proxy fits, not evidence: re-run the best)"}[board.purpose]
     size = f"{pictures['size']} px" if pictures["size"] else "whole pictures"
     shrunk = f", shrunk by {pictures['shrink']}" if pictures["shrink"] > 1 else ""
+    ensemble = f", mean of {recipe['ensemble']} fits" if recipe.get("ensemble", 1) > 1 else ""
     text = (
-        f"{board.task}, {kind}: preset {board.preset}, {size}{shrunk}, {recipe['iterations']} iterations, "
+        f"{board.task}, {kind}: preset {board.preset}, {size}{shrunk}, {recipe['iterations']} iterations{ensemble}, "
         f"stop {recipe['stop']}, metric {board.metric}; judged on {', '.join(board.images)}. "
         "PSNR in dB, mean over pictures and seeds; sd over seeds. "
         "Oracle PSNR chose its iteration with the clean picture: never comparable with PSNR."
@@ -39,7 +41,7 @@ def cells(board: Leaderboard) -> pd.DataFrame:
     Columns that say nothing in this table (no rollback, no failure) are left out.
     """
     table = board.table
-    shown = [name for name in COLUMNS if name not in ("rollbacks", "failed") or bool(table[name].any())]
+    shown = [name for name in COLUMNS if name not in WENT_WRONG or bool(table[name].any())]
     return pd.DataFrame({COLUMNS[name]: [_word(name, value) for value in table[name]] for name in shown})
 
 

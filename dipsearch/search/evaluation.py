@@ -1,9 +1,15 @@
 """One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
 
+import contextlib
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from dipsearch.baseline import BASELINES
 from dipsearch.error import FitError, OutOfMemory
@@ -15,8 +21,10 @@ from dipsearch.genome import Genome
 from dipsearch.leaderboard import Scope
 from dipsearch.metric import psnr, ssim
 from dipsearch.network.build import Cost, cost
-from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key
+from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, write_atomically
 from dipsearch.task import Effort, Observation, Task, observe
+
+SAVE_EVERY = 60.0  # seconds between two states of a fit
 
 
 @dataclass(frozen=True)
@@ -115,6 +123,7 @@ class Protocol:
             gflop=round(price.gflop, 3),
             device=fit.device,
             precision=fit.precision,
+            uncertainty=None if fit.uncertainty is None else float(fit.uncertainty.mean()),
         )
         store.save(run, fit)
         return asdict(run)
@@ -151,18 +160,46 @@ class Protocol:
     ) -> dict[str, Any]:
         """Answer from the store, or fit and store; a failed fit is a run with another status than ok.
 
+        A fit that takes long keeps its state beside the runs, and goes on from there when it was interrupted.
+
         `tell` is given the iteration and the PSNR of the averaged output, every 10 iterations.
         """
         if found := self.find(store, genome.key(), instance):
             return found
         try:
             fitting = self.fitting(genome, instance)
-            if tell is not None:
-                fitting.callback = lambda iteration, x: tell(iteration, fitting.curve["psnr"][-1])
+            key = run_key(self.key, genome.key(), instance.digest, instance.seed)
+            saved = Saved(store.unfinished(self.task.name, key), fitting)
+
+            def check(iteration: int, x: Tensor) -> None:
+                saved.keep()
+                if tell is not None:
+                    tell(iteration, fitting.curve["psnr"][-1])
+
+            fitting.callback = check
             fitting.advance()
         except FitError as error:
             return self.record_failure(store, name, genome, instance, error)
-        return self.record(store, name, genome, instance, fitting.result())
+        run = self.record(store, name, genome, instance, fitting.result())
+        saved.path.unlink(missing_ok=True)
+        return run
+
+
+class Saved:
+    """The state of a fit under way in a file: read when this is made, written now and then."""
+
+    def __init__(self, path: Path, fitting: Fitting | Ensemble) -> None:
+        self.path, self._fitting, self._last = path, fitting, time.perf_counter()
+        if path.exists():
+            # A file that does not parse is of no use; the fit starts anew.
+            with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError):
+                fitting.resume(torch.load(path, weights_only=True))
+
+    def keep(self) -> None:
+        """Write the state, where the last time is long ago."""
+        if time.perf_counter() - self._last >= SAVE_EVERY:
+            write_atomically(self.path, lambda temporary: torch.save(self._fitting.state(), temporary))
+            self._last = time.perf_counter()
 
 
 def price_of(genome: Genome, instance: Observation) -> Cost:
