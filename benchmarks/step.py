@@ -31,7 +31,7 @@ from dipsearch.genome import Genome
 from dipsearch.network.build import cost
 from dipsearch.operator import Identity
 
-ROUNDS, TIMED = 3, 2
+ROUNDS, TIMED = 3, 3  # twelve steps of the engine, one of them with its check
 MEMORY_STEPS = 12  # past the first check, which takes snapshots
 RECIPE = Recipe(iterations=1_000_000)
 
@@ -41,7 +41,9 @@ def sides(genome: Genome, size: int, precision: str) -> tuple[PaperLoop, Fitting
     truth = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     device = pick_device().type
     recipe = RECIPE.model_copy(update={"precision": precision})
-    return PaperLoop(genome, truth, Identity(), truth, RECIPE, 0, device), Fitting(genome, truth, Identity(), recipe)
+    return PaperLoop(genome, truth, Identity(), truth, RECIPE, 0, device), Fitting(
+        genome, truth, Identity(), recipe, truth=truth
+    )
 
 
 def timed(step: Callable[[], object], count: int) -> list[float]:
@@ -75,7 +77,7 @@ def cell(family: str, width: int, size: int, precision: str) -> dict:
     row |= {"recompute": engine.plan.recompute, "predicted": engine.plan.memory / 2**20, "gflop": price.gflop}
     row |= {"parameters": price.parameters, "ratios": ratios, "ms": milliseconds}
     del paper, engine
-    row["memory"] = {side: memory(side, family, width, size, precision) for side in ("paper", "engine")}
+    row["memory"] = {side: memory(side, family, width, size, row["precision"]) for side in ("paper", "engine")}
     return row
 
 
@@ -93,6 +95,8 @@ def measure_memory(side: str, family: str, width: str, size: str, precision: str
     small = truth[..., :32, :32]
     PaperLoop(network("two-level", 4), small, Identity(), small, RECIPE, 0, pick_device().type).step()
     Fitting(network("two-level", 4), small, Identity(), RECIPE).advance(1)
+    heap.default()
+    heap.give_back()
     before = 0 if cuda else _status("VmRSS")
     if side == "paper":
         loop = PaperLoop(genome, truth, Identity(), truth, RECIPE, 0, pick_device().type)

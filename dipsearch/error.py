@@ -12,13 +12,17 @@ class UsageError(DipsearchError, ValueError):
 
 
 class FitError(DipsearchError):
-    """A fit that could not be finished. `reason` is the word stored in the run."""
+    """A fit that could not be finished. `reason` is the word stored in the run, beside what had gone wrong by then."""
 
     reason = "failed"
 
+    def __init__(self, message: str, *, rollbacks: int = 0, non_finite: int = 0) -> None:
+        super().__init__(message)
+        self.rollbacks, self.non_finite = rollbacks, non_finite
+
 
 class Diverged(FitError):
-    """The loss stopped being a finite number."""
+    """The loss stopped being a finite number, or the fit kept collapsing."""
 
     reason = "diverged"
 

@@ -96,7 +96,8 @@ def leaderboard(
     table = _table(rows)
     table["found_on"] = [found_on.get(subject, "") for subject in table["subject"]]
     first = rows.iloc[0]
-    fits = rows[rows["genome_key"].notna()] if rows["genome_key"].notna().any() else rows
+    fits = rows[rows["genome_key"].notna() & rows["psnr"].notna()]
+    fits = rows if fits.empty else fits  # only baselines
     return Leaderboard(
         task=task,
         table=table,

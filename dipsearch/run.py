@@ -86,7 +86,8 @@ def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
     return hashed([SCHEMA, protocol, subject, digest, seed])
 
 
-REQUIRED = {entry.name for entry in fields(Run)}
+FIELDS = {entry.name: entry for entry in fields(Run)}
+LATER = {name: FIELDS[name] for name in ("non_finite", "precision", "uncertainty")}
 
 
 class RunStore:
@@ -144,8 +145,11 @@ def read_run(path: Path) -> dict[str, Any] | None:
         run = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(run, dict) and run.get("schema") == SCHEMA and run.keys() >= REQUIRED
-    return run if whole else None
+    if not isinstance(run, dict) or run.get("schema") != SCHEMA:
+        return None
+    defaults = {name: entry.default for name, entry in LATER.items()}  # in runs from before these were known
+    whole = defaults | run
+    return whole if whole.keys() >= FIELDS.keys() else None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,68 +1,16 @@
-import copy
-
 import pytest
 import torch
+from fits import EVERY_FAMILY, copies, equal, failing_at, fitting_of, picture, run, same, step_of, tiny
 from pydantic import ValidationError
 
 from dipsearch.error import DipsearchError, Diverged, OutOfMemory, UsageError
-from dipsearch.fit.averaging import RunningMean
 from dipsearch.fit.device import pick_device
-from dipsearch.fit.engine import fit
-from dipsearch.fit.fitting import MOST_ROLLBACKS, Fitting
+from dipsearch.fit.fitting import MOST_ROLLBACKS
 from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.step import Step
-from dipsearch.fit.stopping import MOST_VALUES, WindowedVariance
-from dipsearch.genome import parse_genome
+from dipsearch.fit.stopping import STOPPERS
 from dipsearch.metric import psnr
-from dipsearch.network.build import build
-from dipsearch.operator import Downsample, Identity, Mask
-
-
-def tiny(**genes):
-    return parse_genome(
-        {
-            "family": "hourglass",
-            "depth": 1,
-            "channels_down": 4,
-            "channels_up": 4,
-            "channels_skip": 0,
-            "input": {"kind": "noise", "channels": 4},
-        }
-        | genes
-    )
-
-
-GENOME = tiny()
-
-
-def picture(height=16, width=16, channels=3, seed=0):
-    coarse = torch.rand(1, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
-
-
-def run(y=None, operator=None, **settings):
-    settings = {"iterations": 30, "input_noise": 0.01, "device": "cpu"} | settings
-    return fit(settings.pop("genome", GENOME), picture() if y is None else y, operator, **settings)
-
-
-def fitting_of(operator=None, callback=None, truth=None, **settings):
-    recipe = Recipe(**({"iterations": 40, "input_noise": 0.01} | settings))
-    return Fitting(GENOME, picture(), operator or Identity(), recipe, device="cpu", truth=truth, callback=callback)
-
-
-def same(a, b):
-    """Two fits, bit for bit, but for the clock. (NaN stands for "no truth" in a curve.)"""
-    assert torch.equal(a.x, b.x)
-    assert repr(a.curve) == repr(b.curve)
-    assert (a.chosen, a.iterations, a.stop_reason, a.psnr, a.oracle, a.rollbacks) == (
-        b.chosen,
-        b.iterations,
-        b.stop_reason,
-        b.psnr,
-        b.oracle,
-        b.rollbacks,
-    )
-
+from dipsearch.network.build import PRECISIONS, build
+from dipsearch.operator import Downsample, Mask
 
 # The fit
 
@@ -125,7 +73,8 @@ def test_a_masked_loss_is_a_mean_over_all_pixels():
     known = (torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) > 0.75).float()
     y = picture() * known
     step = step_of(y=y, operator=Mask(known))
-    out, loss = step()
+    step()
+    out, loss = step.mean.value, step.losses[0]
     assert float(loss) == pytest.approx(float(((out * known - y) ** 2).sum() / y.numel()), rel=1e-6)
     assert float(loss) < float(((out * known - y) ** 2).sum() / (3 * known.sum())) / 2
 
@@ -190,6 +139,18 @@ def test_advancing_a_finished_fit_does_nothing():
     before = fitting.result()
     fitting.advance()
     same(before, fitting.result())
+
+
+@pytest.mark.parametrize("settings", [{}, {"stop": "es-wmv", "warm_up": 1000}], ids=["fixed", "es-wmv"])
+def test_a_result_does_not_change_when_the_fit_goes_on(settings):
+    fitting = fitting_of(truth=picture(seed=5), **settings)
+    fitting.advance(20)
+    current, result = fitting.current, fitting.result()
+    kept, curve = current.clone(), {name: list(values) for name, values in result.curve.items()}
+    fitting.advance()
+    assert not torch.equal(fitting.current, kept)
+    assert torch.equal(current, kept) and torch.equal(result.x, kept)
+    assert result.curve == curve
 
 
 def test_the_callback_is_called_every_10_iterations_with_the_answer_so_far():
@@ -317,7 +278,9 @@ def test_wrong_settings_are_a_usage_error_on_one_line(settings):
 
 
 def test_a_recipe_names_the_stopping_rules():
-    with pytest.raises(ValidationError, match="unknown stopping rule 'never'; choose from: es-wmv, fixed"):
+    with pytest.raises(
+        ValidationError, match=f"unknown stopping rule 'never'; choose from: {', '.join(sorted(STOPPERS))}"
+    ):
         Recipe(stop="never")
 
 
@@ -329,23 +292,36 @@ def test_an_unknown_protocol_is_a_usage_error():
 # Failures
 
 
-def failing_at(*calls, value=3.0):
-    """The identity, but for the calls counted from 1, in which it is far off."""
-    count = 0
-
-    def operator(x):
-        nonlocal count
-        count += 1
-        return x + value if count in calls else x
-
-    return operator
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("call", "noticed"), [(1, 10), (4, 10), (10, 10), (11, 20)])
+def test_a_loss_that_is_not_finite_before_any_good_snapshot_is_a_diverged_fit(value, call, noticed):
+    with pytest.raises(Diverged, match=f"iteration {noticed} "):
+        run(operator=failing_at(call, value=value))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("call", [1, 14, 20])
-def test_a_loss_that_is_not_finite_is_a_diverged_fit(value, call):
-    with pytest.raises(Diverged, match=f"iteration {10 if call == 1 else 20}"):
-        run(operator=failing_at(call, value=value))
+@pytest.mark.parametrize("call", [14, 20, 21, 25, 30, 39])
+def test_a_loss_that_is_not_finite_is_counted_and_rolled_back(value, call):
+    result = run(operator=failing_at(call, value=value), iterations=100, truth=picture(), stop="es-wmv", window=5)
+    assert result.rollbacks == 1
+    assert result.non_finite >= 1
+    assert result.curve["loss"][-1] < result.curve["loss"][0] / 2
+    assert result.x.isfinite().all() and result.psnr > 15
+
+
+def test_every_loss_that_is_not_finite_is_counted():
+    """It leaves weights that give no other until the next look, every 10 iterations."""
+    result = run(operator=failing_at(12, 33, value=float("nan")), iterations=60)
+    assert result.rollbacks == 2
+    assert result.non_finite == (20 - 11) + (40 - 32)
+
+
+def test_a_fit_that_keeps_giving_losses_that_are_not_finite_is_a_diverged_fit():
+    fitting = fitting_of(failing_at(*range(20, 1000, 10), value=float("nan")), iterations=1000)
+    with pytest.raises(Diverged, match=f"rolled back {MOST_ROLLBACKS} times") as caught:
+        fitting.advance()
+    assert caught.value.rollbacks == fitting.rollbacks == MOST_ROLLBACKS
+    assert caught.value.non_finite == fitting.non_finite > MOST_ROLLBACKS
 
 
 def test_a_learning_rate_far_too_large_is_a_diverged_fit():
@@ -388,92 +364,75 @@ def test_other_errors_of_an_operator_stay_what_they_are():
 # One step, and going back
 
 
-def step_of(genome=GENOME, y=None, operator=None, input_noise=0.0):
-    z = torch.rand(1, 4, 16, 16, generator=torch.Generator().manual_seed(2)) * 0.1
-    return Step(
-        build(genome, 3, seed=1),
-        z,
-        picture() if y is None else y,
-        operator or Identity(),
-        size=(16, 16),
-        learning_rate=0.01,
-        input_noise=input_noise,
-        seed=7,
-    )
+def values_of(step):
+    """Everything that a rollback brings back."""
+    parts = {"weights": step.weights, "mean": step.mean, "stopper": step.stopper}
+    return {f"{part}.{name}": value for part, owner in parts.items() for name, value in owner.state().items()}
 
 
-def tensors_of(step):
-    moments = step.optimiser.state_dict()["state"]
-    values = {f"net.{name}": value for name, value in step.net.state_dict().items()}
-    return values | {f"adam.{index}.{name}": moments[index][name] for index in moments for name in moments[index]}
-
-
-def copies(values):
-    return {name: value.clone() for name, value in values.items()}
-
-
-def equal(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def test_restore_brings_back_weights_moments_and_norm_statistics():
-    step = step_of()
-    for _ in range(5):
+def times(step, count):
+    for _ in range(count):
         step()
-    snapshot, before = step.snapshot(), copies(tensors_of(step))
-    for _ in range(3):
-        step()
-    after = tensors_of(step)
-    for kind in ("weight", "running_mean", "running_var", "exp_avg", "exp_avg_sq", "step"):
-        changed = [name for name in before if name.endswith(f".{kind}") and not torch.equal(before[name], after[name])]
-        assert changed, kind
+    return step
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_restore_brings_back_weights_moments_and_the_averaged_output(precision):
+    step = times(step_of(precision=precision, averaging=0.9, stop="es-wmv", window=3), 5)
+    snapshot, before = step.snapshot(), copies(values_of(step))
+    network = copies(dict(step.net.named_parameters()))
+    times(step, 3)
+    changed = {name for name, value in values_of(step).items() if not torch.equal(value, before[name])}
+    assert {f"weights.{name}" for name in ("master", "exp_avg", "exp_avg_sq", "step")} < changed
+    assert {"mean.value", "stopper.ring", "stopper.sum", "stopper.chosen", "stopper.kept", "stopper.best"} < changed
     step.restore(snapshot)
-    assert equal(tensors_of(step), before)
+    assert equal(values_of(step), before)
+    assert equal(dict(step.net.named_parameters()), network)
 
 
-def test_the_way_on_from_a_restored_snapshot_is_the_way_on_from_a_deep_copy():
-    step = step_of()
-    for _ in range(5):
-        step()
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_way_on_from_a_restored_snapshot_is_the_way_on_of_a_step_that_never_went_further(precision):
+    step, twin = (times(step_of(precision=precision), 5) for _ in range(2))
     snapshot = step.snapshot()
-    twin = copy.copy(step)
-    twin.net, twin.optimiser = copy.deepcopy((step.net, step.optimiser))
-    for _ in range(4):
-        step()
+    times(step, 4)
     step.restore(snapshot)
     for _ in range(4):
-        (a, loss_a), (b, loss_b) = step(), twin()
-        assert torch.equal(a, b) and torch.equal(loss_a, loss_b)
-    assert equal(tensors_of(step), tensors_of(twin))
+        step(), twin()
+        assert torch.equal(step.mean.value, twin.mean.value)
+    assert equal(step.weights.state(), twin.weights.state())
+    assert int(step.tick) == int(twin.tick) + 4  # iterations are counted on
 
 
 def test_a_snapshot_shares_no_memory_and_serves_twice():
-    step = step_of()
-    for _ in range(3):
-        step()
-    snapshot, before = step.snapshot(), copies(tensors_of(step))
+    step = times(step_of(), 3)
+    snapshot, before = step.snapshot(), copies(values_of(step))
     for _ in range(2):
-        step()
-        step()
+        times(step, 2)
         step.restore(snapshot)
-        assert equal(tensors_of(step), before)
+        assert equal(values_of(step), before)
+
+
+def test_a_snapshot_serves_a_fresh_step():
+    step = times(step_of(), 3)
+    snapshot, fresh = step.snapshot(), step_of()
+    fresh.restore(snapshot)
+    assert equal(values_of(fresh), values_of(step))
+    assert torch.equal(times(fresh, 1).mean.value, times(step, 1).mean.value)
 
 
 def test_input_noise_goes_on_after_a_restore():
-    step = step_of(input_noise=0.1)
-    step()
+    step = times(step_of(input_noise=0.1), 1)
     snapshot = step.snapshot()
-    first, _ = step()
+    first = times(step, 1).mean.value.clone()
     step.restore(snapshot)
-    second, _ = step()
-    assert not torch.equal(first, second)
+    assert not torch.equal(first, times(step, 1).mean.value)
 
 
 def test_a_fit_that_collapses_once_is_rolled_back_once_to_the_last_snapshot():
     states = {}
 
     def keep(iteration, x):
-        states[iteration] = copies(tensors_of(fitting._step)), x.clone()
+        states[iteration] = copies(values_of(fitting._step)), x.clone()
 
     fitting = fitting_of(failing_at(20), callback=keep, iterations=100, averaging=0)
     fitting.advance()
@@ -484,14 +443,15 @@ def test_a_fit_that_collapses_once_is_rolled_back_once_to_the_last_snapshot():
     assert psnr(result.x, picture()) > 20
 
 
-def test_scrambled_weights_are_rolled_back_and_the_fit_recovers():
-    def scramble(iteration, x):
-        if iteration == 50:
-            with torch.no_grad():
-                for parameter in fitting._step.net.parameters():
-                    parameter.add_(torch.full_like(parameter, 20.0))
+def scramble(fitting):
+    with torch.no_grad():
+        fitting._step.weights.master.add_(20.0)
 
-    fitting = fitting_of(callback=scramble, iterations=100, averaging=0)
+
+def test_scrambled_weights_are_rolled_back_and_the_fit_recovers():
+    fitting = fitting_of(
+        callback=lambda iteration, x: scramble(fitting) if iteration == 50 else None, iterations=100, averaging=0
+    )
     fitting.advance()
     result = fitting.result()
     assert result.rollbacks == 1
@@ -504,17 +464,15 @@ def test_scrambled_weights_are_rolled_back_and_the_fit_recovers():
 def test_a_collapse_in_any_step_is_rolled_back(at):
     """Also in the step after which a snapshot is taken: that one holds the collapsed weights."""
     fitting = fitting_of(iterations=100, averaging=0)
-    step, taken = fitting._step.optimiser.step, []
+    step, taken = fitting._step.weights.step, []
 
     def collapsing():
         step()
         taken.append(None)
         if len(taken) == at:
-            with torch.no_grad():
-                for parameter in fitting._step.net.parameters():
-                    parameter.add_(torch.full_like(parameter, 20.0))
+            scramble(fitting)
 
-    fitting._step.optimiser.step = collapsing
+    fitting._step.weights.step = collapsing
     fitting.advance()
     result = fitting.result()
     assert result.rollbacks == 1
@@ -527,177 +485,47 @@ def test_a_collapse_within_the_threshold_is_no_rollback():
     assert run().rollbacks == 0
 
 
-@pytest.mark.parametrize("norm", ["batch", "none"])
-def test_a_step_is_a_step_of_plain_adam(norm):
-    genome = tiny(norm=norm, channels_skip=2)
-    step, net = step_of(genome), build(genome, 3, seed=1)
-    adam = torch.optim.Adam(net.parameters(), lr=0.01)
-    for _ in range(15):
-        out, loss = step()
+@pytest.mark.parametrize("genome", [tiny(norm="none", channels_skip=2), *EVERY_FAMILY.values()], ids=str)
+def test_a_step_is_a_step_of_plain_adam(genome):
+    step, net = step_of(genome, y=picture() / 2), build(genome, 3, seed=1)
+    adam = torch.optim.Adam(net.parameters(), lr=0.01, fused=False)
+    for count in range(1, 11):
+        step()
         plain = net(step.z.contiguous())
         plain_loss = torch.nn.functional.mse_loss(plain, step.y)
         adam.zero_grad()
         plain_loss.backward()
         adam.step()
-        assert torch.allclose(out, plain, atol=1e-4)
-        assert float(loss) == pytest.approx(float(plain_loss.detach()), rel=1e-3)
-    if norm == "none":  # a bias in front of a norm has no gradient but rounding, which Adam blows up
+        assert torch.allclose(step.mean.value, plain, atol=1e-3)
+        assert float(step.losses[(count - 1) % 10]) == pytest.approx(float(plain_loss.detach()), rel=1e-3)
+    if genome == tiny(norm="none", channels_skip=2):  # else biases before a norm: Adam blows up their rounding
         weights = dict(net.named_parameters())
         assert all(torch.allclose(value, weights[name], atol=1e-3) for name, value in step.net.named_parameters())
 
 
-def test_a_step_gives_the_output_before_it():
+def test_a_step_gives_the_output_and_the_loss_before_it():
     step = step_of()
-    net = copy.deepcopy(step.net)
-    out, loss = step()
-    assert torch.equal(out, net(step.z.contiguous(memory_format=torch.channels_last)))
-    assert not out.requires_grad and not loss.requires_grad
-    assert not torch.equal(step()[0], out)
+    with torch.no_grad():
+        before = step.net(step.z)
+    step()
+    assert torch.equal(step.mean.value, before)
+    assert float(step.losses[0]) == pytest.approx(float((before - step.y).square().mean()))
+    assert not step.mean.value.requires_grad and not step.losses.requires_grad
+    assert not torch.equal(times(step, 1).mean.value, before)
 
 
-# The running mean
+def test_the_last_10_losses_are_kept_in_turn():
+    step, losses = step_of(), []
+    for count in range(23):
+        step()
+        losses.append(float(step.losses[count % 10]))
+    assert step.losses.tolist() == losses[20:] + losses[13:20]
+    assert int(step.tick) == 23
 
 
-def scalar(value):
-    return torch.tensor([float(value)])
-
-
-def test_the_running_mean_has_known_answers():
-    mean = RunningMean(0.99)
-    assert float(mean.update(scalar(1))) == 1
-    assert float(mean.update(scalar(0))) == pytest.approx(2 / 11)
-    assert float(mean.update(scalar(0))) == pytest.approx(2 / 11 * 3 / 12)
-    assert float(mean.update(scalar(1))) == pytest.approx(2 / 11 * 3 / 12 * 4 / 13 + 9 / 13)
-
-
-def test_a_small_decay_is_reached_at_once():
-    mean = RunningMean(0.1)
-    mean.update(scalar(1))
-    assert float(mean.update(scalar(0))) == pytest.approx(0.1)
-    assert float(mean.update(scalar(5))) == pytest.approx(0.01 + 4.5)
-
-
-def test_no_decay_gives_the_last_output():
-    mean = RunningMean(0)
-    for value in (3, 1, 4):
-        assert float(mean.update(scalar(value))) == value
-
-
-def test_the_warm_up_of_the_running_mean_follows_its_formula():
-    outputs = torch.rand(60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mean, expected = RunningMean(0.8), float(outputs[0])
-    mean.update(outputs[:1])
-    for t, output in enumerate(outputs[1:].tolist(), start=1):
-        decay = min(0.8, (1 + t) / (10 + t))
-        expected = decay * expected + (1 - decay) * output
-        assert float(mean.update(torch.tensor([output], dtype=torch.float64))) == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_running_mean_is_the_papers_once_warm():
-    outputs = torch.rand(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    mean, before = RunningMean(0.99), None
-    for t, output in enumerate(outputs):
-        value = float(mean.update(output))
-        if t >= 890:
-            assert value == pytest.approx(0.99 * before + 0.01 * float(output), rel=1e-12)
-        before = value
-
-
-def test_the_running_mean_shares_no_memory_with_an_output():
-    for decay in (0, 0.9):
-        mean, x = RunningMean(decay), scalar(1)
-        mean.update(x)
-        x.fill_(9)
-        assert float(mean.value) == 1
-
-
-# Windowed variance
-
-
-def outputs_of(count, seed=0, shape=(1, 3, 4, 4)):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.rand(shape, generator=generator) for _ in range(count)]
-
-
-def variance_of(window):
-    stacked = torch.stack([x.double().flatten() for x in window])
-    return float((stacked - stacked.mean(dim=0)).square().mean())
-
-
-def test_the_windowed_variance_equals_brute_force():
-    rule, outputs = WindowedVariance(Recipe(window=7, patience=1000)), outputs_of(60)
-    for t, x in enumerate(outputs, start=1):
-        rule.update(t, x)
-        if t >= 7:
-            assert rule.variance == pytest.approx(variance_of(outputs[t - 7 : t]), rel=1e-9)
-        else:
-            assert rule.variance == float("inf")
-
-
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_es_wmv_chooses_the_minimum_and_stops_patience_after_it(seed):
-    rule, outputs = WindowedVariance(Recipe(window=5, patience=12)), outputs_of(400, seed)
-    variances, chosen = {}, 0
-    for t, x in enumerate(outputs, start=1):
-        chosen = t if rule.update(t, x) else chosen
-        if t >= 5:
-            variances[t] = variance_of(outputs[t - 5 : t])
-        if rule.stop:
-            break
-    assert chosen == min(variances, key=variances.get)
-    assert t == chosen + 12
-    for earlier in range(5 + 12, t):  # no stop was due before
-        best = min((v for v in variances if v <= earlier), key=variances.get)
-        assert earlier - best < 12
-
-
-def alternating(amplitudes):
-    """Outputs whose windows of 2 have known variances: the difference's half, squared."""
-    return [torch.full((1, 1, 2, 2), amplitude * (-1.0) ** t) for t, amplitude in enumerate(amplitudes)]
-
-
-def test_es_wmv_has_known_answers():
-    rule = WindowedVariance(Recipe(window=2, patience=3))
-    variances, answers, stops = [], [], []
-    for t, x in enumerate(alternating([4, 2, 1, 3, 5, 6, 7]), start=1):
-        answers.append(rule.update(t, x))
-        variances.append(rule.variance)
-        stops.append(rule.stop)
-    assert variances[1:] == pytest.approx([9, 2.25, 4, 16, 30.25, 30.25])  # it has stopped
-    assert answers[:6] == [True, True, True, False, False, False]
-    assert stops[:6] == [False, False, False, False, False, True]
-
-
-def test_a_stop_is_final():
-    rule = WindowedVariance(Recipe(window=2, patience=3))
-    for t, x in enumerate(alternating([4, 2, 1, 3, 5, 6]), start=1):
-        rule.update(t, x)
-    assert rule.stop
-    calm = torch.zeros(1, 1, 2, 2)
-    assert [rule.update(t, calm) for t in (7, 8, 9)] == [False, False, False]
-    assert rule.stop
-
-
-def test_no_minimum_counts_before_the_warm_up_is_over():
-    rule, answers = WindowedVariance(Recipe(window=2, patience=3, warm_up=4)), []
-    for t, x in enumerate(alternating([1, 1, 1, 1, 4, 5, 6, 7]), start=1):
-        answers.append(rule.update(t, x))
-        assert rule.stop == (t == 8)
-    assert answers == [True] * 5 + [False] * 3  # the answer is the last output until the warm-up is over
-    assert rule.minimum == pytest.approx(6.25)
-
-
-def test_of_a_large_picture_a_part_is_looked_at():
-    rule, outputs = WindowedVariance(Recipe(window=3, patience=5)), outputs_of(4, shape=(1, 3, 150, 151))
-    for t, x in enumerate(outputs, start=1):
-        rule.update(t, x)
-    assert MOST_VALUES / 2 < rule._ring.shape[1] <= MOST_VALUES
-    assert rule.variance == pytest.approx(variance_of(outputs[1:]), rel=0.02)
-
-
-def test_the_rules_state_shares_no_memory_with_an_output():
-    rule, x = WindowedVariance(Recipe(window=2, patience=5)), torch.zeros(1, 1, 2, 2)
-    rule.update(1, x)
-    x.fill_(1)
-    rule.update(2, x)
-    assert rule.variance == pytest.approx(0.25)
+def test_an_output_without_a_finite_loss_stays_out_of_the_average():
+    step = times(step_of(averaging=0.9, operator=failing_at(4, value=float("nan"))), 3)
+    before = step.mean.value.clone()
+    times(step, 1)
+    assert not step.losses[3].isfinite()
+    assert torch.equal(step.mean.value, before)

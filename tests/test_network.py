@@ -190,7 +190,7 @@ def test_resnet_computes_what_the_paper_says() -> None:
 
 def test_added_skips_take_the_width_of_what_they_are_added_to() -> None:
     genome = parse_genome(TWO_LEVELS.data() | {"merge": "add"})
-    skips = [module.skip[0] for module in build(genome).modules() if getattr(module, "skip", None) is not None]
+    skips = [module.skip.conv for module in build(genome).modules() if getattr(module, "skip", None) is not None]
     assert [skip.out_channels for skip in skips] == [7, 6]
 
 
@@ -510,7 +510,7 @@ def test_downsamplers_halve_both_sides_and_keep_channels(name: str) -> None:
 def test_every_downsampler_halves_inside_a_level(name: str) -> None:
     genome = Hourglass(depth=1, channels_down=2, channels_up=2, channels_skip=0, downsample=name)
     z = torch.rand(1, 32, 16, 8, generator=seeded())
-    assert build(genome).body.down(z).shape == (1, 2, 8, 4)
+    assert build(genome).body.down(z).tensor().shape == (1, 2, 8, 4)
 
 
 @pytest.mark.parametrize(("name", "line"), [("nearest", [0, 0, 4, 4, 8, 8]), ("bilinear", [0, 1, 3, 5, 7, 8])])
@@ -646,6 +646,9 @@ def test_cost_counts_each_convolution_forward_and_twice_backward() -> None:
 def test_cost_is_that_of_the_padded_size_and_draws_nothing() -> None:
     genome = SMALL["hourglass"]
     before = torch.random.get_rng_state()
-    assert cost(genome, 13, 30) == cost(genome, 16, 32)
+    less, more = cost(genome, 13, 30), cost(genome, 16, 32)
+    assert (less.parameters, less.gflop) == (more.parameters, more.gflop)
+    pictures = 4 * (3 * genome.input.channels + 8 * 3)  # bytes a pixel: z and the averages
+    assert more.memory - less.memory == pictures * (16 * 32 - 13 * 30)
     assert cost(genome, 16, 16, image_channels=1).parameters < cost(genome, 16, 16).parameters
     assert torch.equal(torch.random.get_rng_state(), before)

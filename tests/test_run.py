@@ -51,7 +51,7 @@ def run_of(**fields):
 
 def fit_of():
     curve = {"iteration": [10, 20], "loss": [0.5, 0.25], "psnr": [20.0, 21.0]}
-    return Fit(torch.full((1, 3, 20, 24), 0.5), 20, 20, "budget", 25.0, None, curve, 1.5, 0, "cpu")
+    return Fit(torch.full((1, 3, 20, 24), 0.5), 20, 20, "budget", 25.0, None, curve, 1.5, 0, 0, "cpu", "float32")
 
 
 def files_in(folder):

@@ -57,6 +57,7 @@ def search(
 
     Ends with a leaderboard of the search and the commands that come next. Ctrl-C keeps what is done.
     """
+    from dipsearch import catalog
     from dipsearch.cli.terminal import reporting
     from dipsearch.leaderboard import search_ranking
     from dipsearch.run import RunStore
@@ -70,6 +71,7 @@ def search(
     effort = choose_effort(task.search, preset).changed(
         {"iterations": iterations, "precision": precision}, trials=trials, timeout=timeout
     )
+    catalog.validate("recipe", task.recipe_for, effort)
     name = folder_name(study_name or f"{task.name}-{space.name}-{preset}")
     again = command if resume else f"{command} --resume"
     settings = Settings(task, space, preset, effort, seed, sampler, device)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipsearch.fit.fitting import CHECK_EVERY, Fit, Fitting, Oracle, advance_together
+from dipsearch.error import UsageError
+from dipsearch.fit.fitting import CHECK_EVERY, STATE_FORMAT, Fit, Fitting, Oracle, advance_together
 from dipsearch.fit.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.metric import psnr
@@ -37,8 +38,7 @@ class Ensemble:
     ) -> None:
         seeds = [seed, *(seed_of(seed, "member", index) for index in range(1, recipe.ensemble))]
         self.members = [
-            Fitting(genome, y, operator, recipe, seed=each, truth=truth, protocol=protocol, **settings)
-            for each in seeds
+            Fitting(genome, y, operator, recipe, seed=each, protocol=protocol, **settings) for each in seeds
         ]
         self.recipe, self.truth, self.protocol, self.callback = recipe, truth, protocol, callback
         self.oracle: Oracle | None = None
@@ -82,10 +82,10 @@ class Ensemble:
             x=x,
             chosen=max(result.chosen for result in results),
             iterations=self.iteration,
-            stop_reason=results[0].stop_reason,
+            stop_reason=", ".join(sorted({result.stop_reason for result in results})),
             psnr=None if self.truth is None else psnr(x, self.truth, self.protocol),
             oracle=self.oracle,
-            curve=self.curve,
+            curve={name: list(values) for name, values in self.curve.items()},
             seconds=self.seconds,
             rollbacks=sum(result.rollbacks for result in results),
             non_finite=sum(result.non_finite for result in results),
@@ -97,6 +97,7 @@ class Ensemble:
     def state(self) -> dict[str, Any]:
         """As `Fitting.state`."""
         return {
+            "format": STATE_FORMAT,
             "members": [member.state() for member in self.members],
             "oracle": None if self.oracle is None else (self.oracle.psnr, self.oracle.iteration),
             "curve": {name: list(values) for name, values in self.curve.items()},
@@ -104,6 +105,8 @@ class Ensemble:
 
     def resume(self, state: dict[str, Any]) -> None:
         """As `Fitting.resume`."""
+        if state.get("format") != STATE_FORMAT:
+            raise UsageError(f"the state of a fit has format {state.get('format')}, not {STATE_FORMAT}")
         for member, each in zip(self.members, state["members"], strict=True):
             member.resume(each)
         self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None

@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from dipsearch.error import Diverged, FitError, OutOfMemory, UsageError, unknown
 from dipsearch.fit import heap
 from dipsearch.fit.device import pick_device
-from dipsearch.fit.plan import Plan, plan
+from dipsearch.fit.plan import Plan, bytes_of, plan
 from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.step import LOSSES, Step
+from dipsearch.fit.step import LOSSES, Snapshot, Step
 from dipsearch.genome import Genome
 from dipsearch.metric import PROTOCOLS, from_mse, psnr
 from dipsearch.network.build import build
@@ -24,6 +24,8 @@ from dipsearch.seed import seed_of
 
 CHECK_EVERY = LOSSES  # iterations between looks at losses, clock and truth
 OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")  # in what torch says
+STATE_FORMAT = 1  # of `Fitting.state`
+HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "curve")
 MOST_ROLLBACKS = 20  # a fit that keeps falling back has no use
 
 
@@ -102,16 +104,17 @@ class Fitting:
             operator = self.operator
             if isinstance(operator, nn.Module) and self._device.type != "cpu":
                 operator = copy.deepcopy(operator).to(self._device)  # the caller's own stays where it is
-            self._on_device = (self.y.to(self._device), operator)
+            self._on_device = (self.y.to(self._device, torch.float32), operator)
+            kept = bytes_of(self.recipe, self.y.shape[1] * self._shape[0] * self._shape[1])
             self.plan = plan(
-                self.genome, self._shape, self.y.shape[1], self.recipe.precision, self._device, self._make_step
+                self.genome, self._shape, self.y.shape[1], self.recipe.precision, self._device, self._make_step, kept
             )
             if self._device.type == "cpu":
                 heap.prepare(self.plan.memory)
             self._step = self._make_step(self.plan)
         self._truth = None if self.truth is None else self.truth.to(self._device)
-        self._pending: dict[str, Tensor] | None = None  # a snapshot not yet known to be good
-        self._good: tuple[float, dict[str, Tensor]] | None = None  # its dB, and the snapshot
+        self._pending: Snapshot | None = None  # a snapshot not yet known to be good
+        self._good: tuple[float, Snapshot] | None = None  # its dB, and the snapshot
 
     def _make_step(self, plan: Plan) -> Step:
         """A fresh network and its first step, as a plan has it."""
@@ -138,8 +141,8 @@ class Fitting:
 
     @property
     def current(self) -> Tensor:
-        """The answer so far, (1, C, H, W), on the CPU."""
-        return self._step.answer.float().cpu().contiguous()
+        """The answer so far, (1, C, H, W), on the CPU: a copy, which further steps leave alone."""
+        return self._step.answer.to("cpu", torch.float32, copy=True).contiguous()
 
     def advance(self, until: int | None = None) -> None:
         """Run to iteration `until`, or to the end. Diverged or OutOfMemory ends the fit for good."""
@@ -175,7 +178,7 @@ class Fitting:
             stop_reason=self.stop_reason or "paused",
             psnr=None if self.truth is None else psnr(x, self.truth, self.protocol),
             oracle=self.oracle,
-            curve=self.curve,
+            curve=copy.deepcopy(self.curve),
             seconds=self.seconds,
             rollbacks=self.rollbacks,
             non_finite=self.non_finite,
@@ -190,20 +193,28 @@ class Fitting:
         Tensors and plain data, which `torch.load` reads with `weights_only`.
         """
         return {
+            "format": STATE_FORMAT,
             "host": {name: copy.deepcopy(getattr(self, name)) for name in HOST_STATE},
             "oracle": None if self.oracle is None else (self.oracle.psnr, self.oracle.iteration),
-            "plan": (self.plan.precision, self.plan.recompute),
+            "device": self._device.type,
+            "plan": (self.plan.precision, self.plan.recompute, self.plan.memory),
             "step": self._step.state(),
             "pending": self._pending,
             "good": self._good,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from the `state` of a fit that was made with the same arguments, in its precision."""
-        precision, recompute = state["plan"]
-        if (precision, recompute) != (self.plan.precision, self.plan.recompute):
-            self.plan = replace(self.plan, precision=precision, recompute=recompute)
-            self._step = self._make_step(self.plan)
+        """Go on from the `state` of a fit that was made with the same arguments, in its precision.
+
+        UsageError where the state is of another format, or was made on another kind of device.
+        """
+        if state.get("format") != STATE_FORMAT:
+            raise UsageError(f"the state of a fit has format {state.get('format')}, not {STATE_FORMAT}")
+        if state["device"] != self._device.type:
+            raise UsageError(f"the state of a fit on {state['device']} cannot go on on {self._device.type}")
+        if (made := Plan(*state["plan"])) != self.plan:
+            self.plan = made
+            self._step = self._make_step(made)
         self._step.resume(state["step"])
         self._pending, self._good = state["pending"], state["good"]
         self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None
@@ -213,8 +224,12 @@ class Fitting:
     @contextmanager
     def _timed(self) -> Iterator[None]:
         self._started = time.perf_counter() - self.seconds
-        with _typed_failures(self.genome):
-            yield
+        try:
+            with _typed_failures(self.genome):
+                yield
+        except FitError:
+            self.stop_reason = "failed"
+            raise
         self.seconds = time.perf_counter() - self._started
 
     def _check(self) -> None:
@@ -235,7 +250,7 @@ class Fitting:
         elif self.recipe.time_limit is not None and self.seconds >= self.recipe.time_limit:
             self.stop_reason = "time-limit"
         if self.callback is not None:
-            self.callback(self.iteration, self._step.answer)
+            self.callback(self.iteration, self.current)
 
     def _roll_back_or_keep(self, losses: Tensor) -> None:
         """Restore the last good snapshot where the fit to y (dB) fell too far below it, else take a new one.
@@ -254,25 +269,29 @@ class Fitting:
             self._pending = self._step.snapshot()
             return
         if self._good is None:
-            raise Diverged(f"the loss is not a finite number by iteration {self.iteration} ({self.genome.summary()})")
+            raise self._diverged("the loss is not a finite number")
+        if self.rollbacks >= MOST_ROLLBACKS:
+            raise self._diverged(f"rolled back {self.rollbacks} times")
         self.rollbacks += 1
-        if self.rollbacks > MOST_ROLLBACKS:
-            raise Diverged(
-                f"rolled back {MOST_ROLLBACKS} times by iteration {self.iteration}, "
-                f"{self.non_finite} losses were not finite numbers ({self.genome.summary()})"
-            )
         self._step.restore(self._good[1])
+
+    def _diverged(self, what: str) -> Diverged:
+        counted = {"rollbacks": self.rollbacks, "non_finite": self.non_finite}
+        return Diverged(f"{what} by iteration {self.iteration} ({self.genome.summary()})", **counted)
 
 
 def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> None:
     """Run fits to iteration `until`, or to their ends, in turn: on CUDA they share the device, each on its stream."""
     going = list(fittings)
     while going := [fitting for fitting in going if fitting.enqueue(until)]:
+        failures = []
         for fitting in going:
-            fitting.settle()
-
-
-HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "curve")
+            try:
+                fitting.settle()
+            except FitError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
 
 def _decibels(loss: Tensor) -> float:

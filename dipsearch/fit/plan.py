@@ -11,11 +11,14 @@ import torch
 from dipsearch.error import OutOfMemory
 from dipsearch.fit.capture import WARM_UP
 from dipsearch.fit.device import memory_of
-from dipsearch.fit.recipe import AUTO
+from dipsearch.fit.recipe import AUTO, Recipe
+from dipsearch.fit.stopping import MOST_VALUES
 from dipsearch.genome import Genome
 from dipsearch.network.build import Cost, cost
 
-RECOMPUTE_ABOVE = 2**30  # bytes kept for the backward pass
+# Bytes of a fit on the CPU. Above, the allocator cannot keep what a step frees (`heap`), and clearing fresh memory
+# costs more than making maps again; it leaves the machine usable, too.
+RECOMPUTE_ABOVE = 2**30
 USABLE = 0.9  # of the device's memory, so that a prediction may be some percent short
 FASTER = 0.95  # of the seconds in float32: what bfloat16 has to take to be chosen
 STEPS = 2  # timed, after one to warm up; on CUDA, after the graph was captured
@@ -41,24 +44,26 @@ def plan(
     precision: str,
     device: torch.device,
     make: Callable[[Plan], Callable[[], None]],
+    kept_bytes: int = 0,
 ) -> Plan:
     """Choose how to compute a fit.
 
     Float32 and everything kept, where that is small; outputs of convolutions only, where it is not or does not
     fit; then bfloat16, if the precision is `auto`. With `auto`, bfloat16 also where the machine multiplies in
-    it and a few steps of this very fit are faster. `make` gives the step of a plan, for that measurement.
+    it and a few steps of this very fit are faster. `make` gives the step of a plan, for that measurement;
+    `kept_bytes` are those of `bytes_of`.
 
     Raises:
         OutOfMemory: the device's memory holds none of these.
     """
-    limit = USABLE * memory_of(device)
+    limit = USABLE * memory_of(device) - kept_bytes
 
     def smallest(name: str) -> Plan | None:
         kept = cost(genome, *size, image_channels, name)
         if kept.memory <= min(limit, RECOMPUTE_ABOVE) or (device.type == "cuda" and kept.memory <= limit):
-            return Plan(name, False, kept.memory)
+            return Plan(name, False, kept.memory + kept_bytes)
         less = cost(genome, *size, image_channels, name, recompute=True)
-        return Plan(name, True, less.memory) if less.memory <= limit else None
+        return Plan(name, True, less.memory + kept_bytes) if less.memory <= limit else None
 
     if precision != AUTO:
         found = smallest(precision)
@@ -83,7 +88,7 @@ def plan(
         gib = 2**30
         raise OutOfMemory(
             f"{genome.summary()} at {size[1]}x{size[0]} needs about {least / gib:.1f} GiB in {name}, "
-            f"but {device.type} has {limit / gib:.1f} GiB; shrink the picture, or take a narrower network"
+            f"but {device.type} has {memory_of(device) / gib:.1f} GiB; shrink the picture, or take a narrower network"
         )
     return found
 
@@ -107,18 +112,29 @@ def _class(price: Cost) -> int:
 
 
 def _faster(key: tuple[Any, ...], single: Plan, half: Plan, make: Callable[[Plan], Callable[[], None]]) -> str:
-    """The faster of two plans by a few steps of each, in turn; measured once for fits of a kind."""
+    """The faster of two plans by a few steps of each; measured once for fits of a kind."""
     if key not in _measured:
-        steps = {name: make(each) for name, each in (("float32", single), ("bfloat16", half))}
-        seconds: dict[str, list[float]] = {name: [] for name in steps}
-        warm_up = CAPTURED if torch.cuda.is_available() else 1
-        for _ in range(warm_up + STEPS):
-            for name, step in steps.items():
-                started = time.perf_counter()
-                step()
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                seconds[name].append(time.perf_counter() - started)
-        best = {name: min(taken[warm_up:]) for name, taken in seconds.items()}
+        on_cuda = key[0] == "cuda"
+        best = {name: _seconds(make(each), on_cuda) for name, each in (("float32", single), ("bfloat16", half))}
         _measured[key] = "bfloat16" if best["bfloat16"] < FASTER * best["float32"] else "float32"
     return _measured[key]
+
+
+def _seconds(step: Callable[[], None], on_cuda: bool) -> float:
+    """Of one step, once it runs as it will in a fit."""
+    taken = []
+    warm_up = CAPTURED if on_cuda else 1
+    for _ in range(warm_up + STEPS):
+        started = time.perf_counter()
+        step()
+        if on_cuda:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return min(taken[warm_up:])
+
+
+def bytes_of(recipe: Recipe, values: int) -> int:
+    """What the stopping rule and the averages of a picture with so many values take, with two snapshots."""
+    window = recipe.window * min(values, MOST_VALUES) if recipe.stop == "es-wmv" else 0
+    posterior = 2 * values if recipe.weight_noise else 0
+    return 3 * 4 * (window + posterior)

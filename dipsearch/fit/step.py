@@ -17,6 +17,7 @@ from dipsearch.network.convolution import Convolution
 from dipsearch.network.size import centre_crop
 
 LOSSES = 10  # kept on the device
+Snapshot = dict[str, dict[str, Tensor]]
 
 
 class Step:
@@ -82,15 +83,18 @@ class Step:
             raise UsageError(f"stop: {recipe.stop}: {error}") from None
         self.tick = torch.zeros((), dtype=torch.int64, device=z.device)
         self.losses = torch.zeros(LOSSES, device=z.device)
-        self._run: Callable[[], None] = Captured(self._once, self._generators) if z.is_cuda else self._once
+        self._captured = Captured(self._generators) if z.is_cuda else None
 
     def __call__(self) -> None:
         """Enqueue one iteration."""
-        self._run()
+        if self._captured is None:
+            self._once()
+        else:
+            self._captured(self._once)
 
     def _once(self) -> None:
         out = centre_crop(self.net(self._input()), *self.size)
-        fitted = self.operator(out)
+        fitted = self.operator(out).float()
         if fitted.shape != self.y.shape:  # a mean over broadcast shapes would be silently wrong
             raise UsageError(
                 f"the operator makes {tuple(fitted.shape)} of a {tuple(out.shape)} picture, "
@@ -105,7 +109,7 @@ class Step:
         with torch.no_grad():
             loss, out, fitted = loss.detach(), out.detach(), fitted.detach()
             self.losses.index_copy_(0, (self.tick % LOSSES)[None], loss[None])
-            # An output that is not finite would stay in every average.
+            # An output that is not finite would stay in the average that a paused fit answers with.
             finite = torch.isfinite(loss)
             out = torch.where(finite, out, self.mean.value)
             fitted = torch.where(finite, fitted, self.y)
@@ -127,54 +131,57 @@ class Step:
         """The answer so far under the stopping rule, (1, C, height, width), float32, on the device."""
         return self.stopper.answer(self.mean.value)
 
-    def snapshot(self) -> dict[str, Tensor]:
-        """Copies of what a rollback brings back: weights, Adam's moments, the averaged output."""
-        return {name: value.clone() for name, value in self._rolled_back().items()}
+    def snapshot(self) -> Snapshot:
+        """Copies of what a rollback brings back: weights, Adam's moments, what averages and the rule have seen."""
+        parts = {"weights": self.weights.state(), "mean": self.mean.state(), "stopper": self.stopper.state()}
+        return {part: {name: value.clone() for name, value in values.items()} for part, values in parts.items()}
 
-    def restore(self, snapshot: dict[str, Tensor]) -> None:
-        """Go back to a snapshot, which stays usable; the noise goes on, so that the way on differs."""
-        self.weights.restore({name: value for name, value in snapshot.items() if name != "mean"})
-        self.mean.value.copy_(snapshot["mean"])
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot, which stays usable; iterations and noise go on, so that the way on differs."""
+        self.weights.restore(snapshot["weights"])
+        for mine, theirs in ((self.mean.state(), snapshot["mean"]), (self.stopper.state(), snapshot["stopper"])):
+            for name, value in mine.items():
+                value.copy_(theirs[name])
 
     def state(self) -> dict[str, Any]:
         """Copies of everything that a resumed fit needs to go on bit for bit."""
-        parts = {"weights": self.weights.state(), "mean": self.mean.state(), "stopper": self.stopper.state()}
-        parts["own"] = {"tick": self.tick, "losses": self.losses}
-        copies: dict[str, Any] = {
-            part: {name: value.clone() for name, value in values.items()} for part, values in parts.items()
-        }
-        return copies | {"generators": [generator.get_state() for generator in self._generators]}
+        own = {"tick": self.tick.clone(), "losses": self.losses.clone()}
+        return {**self.snapshot(), "own": own, "generators": [each.get_state() for each in self._generators]}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a `state` of a step that was made with the same arguments."""
-        self.weights.restore(state["weights"])
-        own = {"tick": self.tick, "losses": self.losses}
-        for mine, theirs in ((self.mean.state(), "mean"), (self.stopper.state(), "stopper"), (own, "own")):
-            for name, value in mine.items():
-                value.copy_(state[theirs][name])
+        """Go on from a `state` of a step that was made with the same arguments, on the same kind of device."""
         for generator, value in zip(self._generators, state["generators"], strict=True):
             generator.set_state(value)
-
-    def _rolled_back(self) -> dict[str, Tensor]:
-        return {**self.weights.state(), "mean": self.mean.value}
+        self.restore(state)
+        self.tick.copy_(state["own"]["tick"])
+        self.losses.copy_(state["own"]["losses"])
 
 
 def _hold_out(operator: Callable[[Tensor], Tensor], y: Tensor, recipe: Recipe, seed: int) -> tuple[Seen, Tensor | None]:
     """What the stopping rule may see, and the factor on the misfit of each value of y (None: 1).
 
-    Pixels are held out with all their channels, and only where there was a measurement. The factor keeps the
-    loss, and with it the step, at the scale that it has with all pixels.
+    Pixels are drawn with all their channels; held out are those of their values that were measured. The factor
+    keeps the loss, and with it the step, at the scale that it has with all values.
     """
+    if recipe.stop not in ("held-out", "discrepancy"):
+        return Seen(y), None
     known = getattr(operator, "known", None)
-    shape = (1, 1, *y.shape[-2:])
-    measured = torch.ones(shape) if known is None else known.detach().cpu().float().amin(1, keepdim=True)
-    everywhere = (torch.ones(shape) if known is None else known.detach().cpu().float()).expand(y.shape)
-    observed = None if known is None else everywhere.flatten().nonzero()[:, 0].to(y.device)
-    if recipe.stop != "held-out":
-        return Seen(y, None, observed), None
+    measured = torch.ones(y.shape, dtype=torch.bool)
+    if known is not None:
+        try:
+            measured = (known.detach().cpu() > 0).expand(y.shape)
+        except (AttributeError, RuntimeError):
+            raise UsageError(
+                f"stop: {recipe.stop}: the operator's `known` has to be a tensor that fits y, {tuple(y.shape)}"
+            ) from None
+    observed = measured.flatten().nonzero()[:, 0].to(y.device)
+    if recipe.stop == "discrepancy":
+        return Seen(y, observed=None if known is None else observed), None
     generator = torch.Generator().manual_seed(seed)
-    out = (torch.rand(shape, generator=generator) < recipe.held_out) & (measured > 0)
-    share = out.sum() / (measured > 0).sum().clamp(min=1)
+    drawn = torch.rand((1, 1, *y.shape[-2:]), generator=generator)
+    out = (drawn < recipe.held_out) & measured
+    if not out.any():  # a tiny picture: the pixel that came nearest
+        out = (drawn == drawn[measured.any(1, keepdim=True)].min()) & measured if measured.any() else out
+    share = out.sum() / measured.sum().clamp(min=1)
     factor = (~out).float() * (1 / (1 - share).clamp(min=0.01)).sqrt()
-    places = out.expand(y.shape).flatten().nonzero()[:, 0]
-    return Seen(y, places.to(y.device), observed), factor.to(y.device)
+    return Seen(y, out.flatten().nonzero()[:, 0].to(y.device), observed), factor.to(y.device)

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dipsearch.fit.averaging import RunningMean
+
 MOST_VALUES = 65_536  # of a picture, looked at by es-wmv and es-emv: a window of 100 then takes 26 MB
 
 
@@ -19,6 +21,8 @@ class Settings(Protocol):
     def patience(self) -> int: ...  # noqa: D102
     @property
     def warm_up(self) -> int: ...  # noqa: D102
+    @property
+    def averaging(self) -> float: ...  # noqa: D102
     @property
     def sigma(self) -> float | None: ...  # noqa: D102
 
@@ -39,8 +43,6 @@ class Seen:
 class Fixed:
     """The budget decides; the answer is the averaged output at its end."""
 
-    looks_back = False  # whether the answer may be an earlier output
-
     def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
         self.stop = torch.zeros((), dtype=torch.bool, device=like.device)
         self.chosen = torch.zeros((), dtype=torch.int64, device=like.device)
@@ -54,8 +56,9 @@ class Fixed:
         return mean
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed fit needs: every tensor."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        """What a resumed fit needs: every tensor that changes."""
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {name: value for name, value in public.items() if isinstance(value, Tensor)}
 
 
 class Minimum(Fixed):
@@ -63,8 +66,6 @@ class Minimum(Fixed):
 
     Until a rule is ready and `warm_up` has passed, the answer is the last output.
     """
-
-    looks_back = True
 
     def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
         super().__init__(settings, seen, like)
@@ -161,13 +162,16 @@ class HeldOut(Minimum):
             raise ValueError("no pixel of the observation can be held out")
         self._places = seen.held_out
         self._target = seen.y.flatten()[seen.held_out]
-        self.average = torch.zeros_like(self._target)
+        self.average = RunningMean(settings.averaging, self._target)  # as the answer is averaged
 
     def statistic(self, tick: Tensor, x: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
-        """The mean square error; the average has the start of `RunningMean` and a decay of 0.99."""
-        there = fitted.flatten()[self._places]
-        self.average.lerp_(there, (9 / (10 + tick)).clamp(0.01, 1) * (tick > 0) + (tick == 0))
-        return (self.average - self._target).square().mean(), tick >= 0
+        """The mean square error."""
+        self.average.update(tick, fitted.flatten()[self._places])
+        return (self.average.value - self._target).square().mean(), tick >= 0
+
+    def state(self) -> dict[str, Tensor]:
+        """As `Fixed.state`."""
+        return super().state() | {"average": self.average.value}
 
 
 class Discrepancy(Fixed):
@@ -177,7 +181,6 @@ class Discrepancy(Fixed):
     Source: Morozov (1966).
     """
 
-    looks_back = True
     decay = 0.9  # of the averaged misfit
 
     def __init__(self, settings: Settings, seen: Seen, like: Tensor) -> None:
@@ -204,7 +207,8 @@ class Discrepancy(Fixed):
 
 def _sampled(x: Tensor) -> Tensor:
     flat = x.flatten()
-    return flat[:: -(-flat.numel() // MOST_VALUES)]
+    stride = -(-flat.numel() // MOST_VALUES)
+    return flat[:: stride if stride == 1 else stride | 1]  # odd: an even one would see the same columns again and again
 
 
 STOPPERS: dict[str, Callable[[Settings, Seen, Tensor], Fixed]] = {

@@ -105,6 +105,9 @@ class Weights:
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to the copies of a `state`."""
         moments: dict[str, Any] = self.optimiser.state[self.master]
+        for name, moment in moments.items():
+            if name not in state:  # a state from before the first step
+                moment.zero_()
         for name, value in state.items():
             if name == "master":
                 self.master.copy_(value)

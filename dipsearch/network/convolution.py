@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from dipsearch.network.pending import Pending
+from dipsearch.network.pending import Pending, pending
 
 SMALL_MAP = 2**16  # values; below, torch's own backward pass of the padding is as quick
 
@@ -26,7 +27,7 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor | Pending) -> Tensor:
         """NCHW to NCHW."""
         if isinstance(x, Tensor):
-            x = Pending((x,), lambda part: part)
+            x = pending(x)
         if not self.recompute or not torch.is_grad_enabled():
             return self._convolve(self.padded(x.tensor()))
         bias = () if self.bias is None else (self.bias,)
@@ -63,6 +64,7 @@ class _Recomputing(torch.autograd.Function):
         return conv._convolve(conv.padded(x.make(*tensors[: ctx.count])))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (grad,) = grads
         conv, needed = ctx.conv, ctx.needs_input_grad[2:]
@@ -120,6 +122,7 @@ class _Deferred(torch.autograd.Function):
         return x.new_zeros(())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         return ctx.gradient(), None
 
@@ -139,21 +142,36 @@ class ReflectionPad(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, width: int) -> Tensor:
         """NCHW to NCHW, `2 * width` larger on both sides."""
         ctx.width = width
-        return F.pad(x, (width,) * 4, mode="reflect")
+        return reflected(x, width)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """`fold`, once."""
         return fold(grads[0], ctx.width), None
 
 
+def reflected(x: Tensor, width: int) -> Tensor:
+    """The map with its border reflected; torch's own function would leave channels-last on CUDA."""
+    if x.numel() < SMALL_MAP and not x.is_cuda:
+        return F.pad(x, (width,) * 4, mode="reflect")
+    height, breadth = x.shape[-2:]
+    shape = (*x.shape[:2], height + 2 * width, breadth + 2 * width)
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
+    out[..., width:-width, width:-width] = x
+    out[..., :width, width:-width] = x[..., 1 : width + 1, :].flip(-2)
+    out[..., -width:, width:-width] = x[..., -width - 1 : -1, :].flip(-2)
+    out[..., :width] = out[..., width + 1 : 2 * width + 1].flip(-1)
+    out[..., -width:] = out[..., -2 * width - 1 : -width - 1].flip(-1)
+    return out
+
+
 def fold(grad: Tensor, width: int) -> Tensor:
     """The gradient of a map, given that of the map with `width` reflected pixels at each side."""
     inner = grad[..., width:-width, width:-width]
-    if grad.numel() < SMALL_MAP:
+    if grad.numel() < SMALL_MAP and not grad.is_cuda:
         return torch.ops.aten.reflection_pad2d_backward(grad, inner, [width] * 4)  # type: ignore[no-any-return]
-    last = grad.is_contiguous(memory_format=torch.channels_last)
-    x = inner.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
+    x = inner.clone(memory_format=_format(grad))
     ends = (  # of the larger map, and where they fold to
         (slice(0, width), slice(1, width + 1)),
         (slice(-width, None), slice(-width - 1, -1)),
@@ -164,3 +182,8 @@ def fold(grad: Tensor, width: int) -> Tensor:
         for outside_column, target_column in ends:
             x[..., target, target_column] += grad[..., outside, outside_column].flip(-2, -1)
     return x
+
+
+def _format(x: Tensor) -> torch.memory_format:
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last else torch.contiguous_format

@@ -44,12 +44,12 @@ def pending(x: Tensor) -> Pending:
 
 def join(maps: list[Pending], merge: Callable[..., Tensor]) -> Pending:
     """One map made of several: `merge` takes them in order."""
-    counts = [len(each.parts) for each in maps]
+    makes = [(each.make, len(each.parts)) for each in maps]  # not the maps, which would keep their parts alive
 
     def make(*parts: Tensor) -> Tensor:
         made, start = [], 0
-        for each, count in zip(maps, counts, strict=True):
-            made.append(each.make(*parts[start : start + count]))
+        for each, count in makes:
+            made.append(each(*parts[start : start + count]))
             start += count
         return merge(*made)
 

@@ -1,7 +1,6 @@
 """One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
 
 import contextlib
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,7 +11,9 @@ import torch
 from torch import Tensor
 
 from dipsearch.baseline import BASELINES
-from dipsearch.error import FitError, OutOfMemory
+from dipsearch.error import DipsearchError, FitError, OutOfMemory
+from dipsearch.fit.capture import WARM_UP
+from dipsearch.fit.device import pick_device
 from dipsearch.fit.engine import start
 from dipsearch.fit.ensemble import Ensemble
 from dipsearch.fit.fitting import Fit, Fitting
@@ -132,7 +133,8 @@ class Protocol:
         self, store: RunStore, name: str, genome: Genome, instance: Observation, error: FitError
     ) -> dict[str, Any]:
         """Store that a fit fails, so that nobody repeats it; want of memory is this machine's, and not stored."""
-        run = self.run(name, genome, instance, status=error.reason, reason=str(error))
+        counted = {"rollbacks": error.rollbacks, "non_finite": error.non_finite}
+        run = self.run(name, genome, instance, status=error.reason, reason=str(error), **counted)
         if not isinstance(error, OutOfMemory):
             store.save(run)
         return asdict(run)
@@ -166,39 +168,52 @@ class Protocol:
         """
         if found := self.find(store, genome.key(), instance):
             return found
+        path = store.unfinished(self.task.name, run_key(self.key, genome.key(), instance.digest, instance.seed))
+        fitting: Fitting | Ensemble | None = None
         try:
-            fitting = self.fitting(genome, instance)
-            key = run_key(self.key, genome.key(), instance.digest, instance.seed)
-            saved = Saved(store.unfinished(self.task.name, key), fitting)
+            fitting = self._begun(path, genome, instance)
+            saver = Saver(path, fitting)
 
             def check(iteration: int, x: Tensor) -> None:
-                saved.keep()
+                saver.keep()
                 if tell is not None:
-                    tell(iteration, fitting.curve["psnr"][-1])
+                    tell(iteration, saver.fitting.curve["psnr"][-1])
 
             fitting.callback = check
             fitting.advance()
         except FitError as error:
+            if not isinstance(error, OutOfMemory):
+                path.unlink(missing_ok=True)
             return self.record_failure(store, name, genome, instance, error)
+        finally:
+            if fitting is not None:
+                fitting.callback = None  # else the fit would hold itself, and its memory
         run = self.record(store, name, genome, instance, fitting.result())
-        saved.path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         return run
 
+    def _begun(self, path: Path, genome: Genome, instance: Observation) -> Fitting | Ensemble:
+        """A fit, from where an interrupted one was kept."""
+        fitting = self.fitting(genome, instance)
+        if path.exists():
+            try:
+                fitting.resume(torch.load(path, weights_only=True, map_location=pick_device(self.device)))
+            except Exception:  # torn, of another version or device: of no use, and half taken over perhaps
+                fitting = self.fitting(genome, instance)
+        return fitting
 
-class Saved:
-    """The state of a fit under way in a file: read when this is made, written now and then."""
+
+class Saver:
+    """Writes the state of a fit under way to a file, now and then."""
 
     def __init__(self, path: Path, fitting: Fitting | Ensemble) -> None:
-        self.path, self._fitting, self._last = path, fitting, time.perf_counter()
-        if path.exists():
-            # A file that does not parse is of no use; the fit starts anew.
-            with contextlib.suppress(OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError):
-                fitting.resume(torch.load(path, weights_only=True))
+        self.path, self.fitting, self._last = path, fitting, time.perf_counter()
 
     def keep(self) -> None:
         """Write the state, where the last time is long ago."""
         if time.perf_counter() - self._last >= SAVE_EVERY:
-            write_atomically(self.path, lambda temporary: torch.save(self._fitting.state(), temporary))
+            with contextlib.suppress(DipsearchError, RuntimeError):  # a full disk ends the fit when its run is written
+                write_atomically(self.path, lambda temporary: torch.save(self.fitting.state(), temporary))
             self._last = time.perf_counter()
 
 
@@ -218,10 +233,11 @@ def seconds_per_iteration(protocol: Protocol, genome: Genome, instance: Observat
     times = []
     try:
         fitting = protocol.fitting(genome, instance)
-        fitting.advance(1)
+        warm_up = WARM_UP + 1 if pick_device(protocol.device).type == "cuda" else 1
+        fitting.advance(warm_up)
         for step in range(steps):
             before = fitting.seconds
-            fitting.advance(2 + step)
+            fitting.advance(warm_up + 1 + step)
             times.append(fitting.seconds - before)
     except FitError:
         return 0.0

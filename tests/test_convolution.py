@@ -1,0 +1,248 @@
+"""Convolution with reflect padding, and what it keeps for the backward pass."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fits import EVERY_FAMILY, seeded, tiny
+from torch import nn
+
+from dipsearch.genome import parse_genome
+from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS, ConvBlock
+from dipsearch.network.build import build
+from dipsearch.network.convolution import SMALL_MAP, Convolution, ReflectionPad, fold
+from dipsearch.network.meter import Meter
+from dipsearch.network.pending import concatenate, join, pending
+from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+SIZES = {"small": (9, 12), "large": (160, 150)}
+
+
+def convolution(kernel=3, stride=1, mode="reflect", bias=True, recompute=False, channels=(4, 5)):
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(3)
+        layer = Convolution(
+            *channels, kernel, stride=stride, padding=kernel // 2, padding_mode=mode, bias=bias, dtype=torch.float64
+        )
+    layer.recompute = recompute
+    return layer
+
+
+def plain(layer, x):
+    """torch's own padding and convolution."""
+    width = layer.kernel_size[0] // 2
+    if layer.padding_mode == "reflect" and width:
+        x = F.pad(x, (width,) * 4, mode="reflect")
+        width = 0
+    return F.conv2d(x, layer.weight, layer.bias, layer.stride, width)
+
+
+def gradients(out, *tensors):
+    weight = torch.rand(out.shape, generator=seeded(1), dtype=out.dtype)
+    return torch.autograd.grad((out * weight).sum(), tensors)
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "mode", "bias"),
+    [
+        *itertools.product([1, 3, 5], [1, 2], PADDINGS.values(), [True]),
+        (3, 1, "reflect", False),
+        (5, 2, "reflect", False),
+        (3, 1, "zeros", False),
+    ],
+)
+def test_a_convolution_and_its_gradients_are_torchs(kernel, stride, mode, bias, size, layout, recompute):
+    layer = convolution(kernel, stride, mode, bias, recompute)
+    x = torch.rand(1, 4, *SIZES[size], generator=seeded(), dtype=torch.float64)
+    x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
+    assert size == "small" or x.numel() > SMALL_MAP
+    out, expected = layer(x), plain(layer, x)
+    assert torch.allclose(out, expected, atol=1e-12)
+    learned = [layer.weight, *([layer.bias] if bias else [])]
+    for ours, torchs in zip(gradients(out, x, *learned), gradients(expected, x, *learned), strict=True):
+        assert torch.allclose(ours, torchs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("mode", PADDINGS.values())
+def test_a_convolution_of_a_fixed_input_has_gradients_for_its_weights(mode, recompute):
+    layer = convolution(3, 1, mode, True, recompute)
+    x = torch.rand(1, 4, 9, 12, generator=seeded(), dtype=torch.float64)
+    found, expected = (gradients(out, layer.weight, layer.bias) for out in (layer(x), plain(layer, x)))
+    assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(found, expected, strict=True))
+    assert x.grad is None
+
+
+def test_without_gradients_a_convolution_keeps_no_graph():
+    layer = convolution(recompute=True)
+    with torch.no_grad():
+        out = layer(torch.rand(1, 4, 8, 8, dtype=torch.float64))
+    assert out.grad_fn is None
+
+
+# The padding
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize("size", [(5, 5), (6, 9), (12, 7)])
+def test_the_padding_has_the_gradient_of_its_values(size, width):
+    x = torch.rand(1, 2, *size, generator=seeded(), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: ReflectionPad.apply(x, width), (x,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("size", [(4, 4), (7, 5), (200, 90)])
+def test_the_padding_and_its_gradient_are_torchs(size, width, layout, dtype):
+    x = torch.rand(1, 5, *size, generator=seeded()).to(dtype, memory_format=LAYOUTS[layout]).requires_grad_()
+    ours, torchs = ReflectionPad.apply(x, width), F.pad(x, (width,) * 4, mode="reflect")
+    assert torch.equal(ours, torchs)
+    found, expected = (gradients(out, x)[0] for out in (ours, torchs))
+    assert found.shape == x.shape and found.dtype == dtype
+    close = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 2e-2}[dtype]
+    assert torch.allclose(found, expected, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("size", [(4, 4), (5, 4), (6, 11)])
+def test_folding_by_slices_has_the_gradient_of_the_padding(size, width, layout, monkeypatch):
+    monkeypatch.setattr("dipsearch.network.convolution.SMALL_MAP", 0)
+    x = torch.rand(2, 3, *size, generator=seeded(), dtype=torch.float64, requires_grad=True)
+    padded = F.pad(x, (width,) * 4, mode="reflect")
+    grad = torch.rand(padded.shape, generator=seeded(1), dtype=torch.float64).to(memory_format=LAYOUTS[layout])
+    kept = grad.clone()
+    assert torch.allclose(fold(grad, width), torch.autograd.grad(padded, x, grad)[0], atol=1e-14)
+    assert torch.equal(grad, kept)
+
+
+def test_a_corner_folds_to_one_pixel(monkeypatch):
+    for small in (0, SMALL_MAP):
+        monkeypatch.setattr("dipsearch.network.convolution.SMALL_MAP", small)
+        grad = torch.zeros(1, 1, 6, 7)
+        grad[0, 0, 0, 0] = 1
+        folded = fold(grad, 1)
+        assert folded[0, 0, 1, 1] == 1 and folded.sum() == 1
+
+
+# Maps that wait
+
+
+def test_pending_maps_are_what_their_steps_make():
+    a, b = torch.rand(1, 2, 3, 3), torch.rand(1, 4, 3, 3)
+    norm = nn.BatchNorm2d(6, track_running_stats=False)
+    joined = join([pending(a).then(nn.ReLU()), pending(b)], concatenate).then(norm)
+    assert torch.equal(joined.tensor(), norm(torch.cat([a.relu(), b], dim=1)))
+    assert [part.shape[1] for part in joined.parts] == [2, 4]
+    assert list(joined.parameters) == list(norm.parameters())
+
+
+def test_what_a_pending_map_is_made_of_is_not_changed_by_making_it():
+    block = ConvBlock(3, 4, 3, norm="none", activation="relu", padding="zero")
+    waiting = block(torch.rand(1, 3, 6, 6, generator=seeded()) - 0.5)
+    (part,) = waiting.parts
+    before = part.detach().clone()
+    first, second = waiting.tensor(), waiting.tensor()
+    assert torch.equal(part, before) and torch.equal(first, second) and before.min() < 0 <= first.min()
+
+
+# Networks that keep less
+
+WIDE = {"channels_down": 6, "channels_up": 5, "depth": 2}
+NETWORKS = {
+    **EVERY_FAMILY,
+    **{f"merge {merge}": tiny(**WIDE, channels_skip=[3, 2], merge=merge) for merge in ("concatenate", "add")},
+    "no skip": tiny(**WIDE, channels_skip=0),
+    "no 1x1": tiny(**WIDE, channels_skip=[0, 3], conv1x1_after_up=False),
+    "kernels of 5": tiny(**WIDE, channels_skip=2, kernel_down=5, kernel_up=5, kernel_skip=3),
+    "zero padding": tiny(**WIDE, channels_skip=2, padding="zero"),
+    **{f"norm {name}": tiny(**WIDE, channels_skip=2, norm=name) for name in NORMS},
+    **{f"{name} norm none": tiny(**WIDE, channels_skip=2, norm="none", activation=name) for name in ACTIVATIONS},
+    **{f"activation {name}": tiny(**WIDE, channels_skip=2, activation=name) for name in ACTIVATIONS},
+    **{f"upsample {name}": tiny(**WIDE, channels_skip=2, upsample=name) for name in UPSAMPLERS},
+    **{f"downsample {name}": tiny(**WIDE, channels_skip=2, downsample=name) for name in DOWNSAMPLERS},
+    **{
+        f"{family} norm {norm}": parse_genome(EVERY_FAMILY[family].data() | {"norm": norm})
+        for family, norm in itertools.product(("unet", "resnet", "pyramid"), NORMS)
+    },
+    **{f"unet {name}": parse_genome(EVERY_FAMILY["unet"].data() | {"upsample": name}) for name in UPSAMPLERS},
+}
+
+
+def network(genome, recompute, dtype=torch.float64):
+    net = build(genome, 3, seed=1).to(dtype)
+    for index, parameter in enumerate(net.parameters()):  # also what starts at 0 and 1
+        with torch.no_grad():
+            parameter.add_(torch.rand(parameter.shape, generator=seeded(index), dtype=torch.float64).to(dtype) / 10)
+    for module in net.modules():
+        if isinstance(module, Convolution):
+            module.recompute = recompute
+    return net
+
+
+def passed(net, z):
+    out = net(z)
+    weight = torch.rand(out.shape, generator=seeded(9))
+    (out * weight).sum().backward()
+    return out.detach(), [parameter.grad for parameter in net.parameters()]
+
+
+@pytest.mark.parametrize("genome", NETWORKS.values(), ids=NETWORKS)
+def test_recomputing_changes_neither_output_nor_gradients(genome):
+    z = torch.rand(1, 4, 16, 24, generator=seeded(2), dtype=torch.float64)
+    (kept, expected), (out, found) = (passed(network(genome, recompute), z) for recompute in (False, True))
+    assert torch.equal(out, kept)
+    for ours, plain_one in zip(found, expected, strict=True):
+        # The output is float32, and biases before a norm have a gradient of rounding only.
+        assert torch.allclose(ours, plain_one, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("genome", NETWORKS.values(), ids=NETWORKS)
+def test_recomputing_keeps_a_gradient_of_the_input(genome):
+    z = torch.rand(1, 4, 16, 16, generator=seeded(2), dtype=torch.float64, requires_grad=True)
+    expected, found = (gradients(network(genome, recompute)(z), z)[0] for recompute in (False, True))
+    assert expected.abs().max() > 0
+    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def held(genome, recompute):
+    """Bytes alive between the forward and the backward pass."""
+    net, z = network(genome, recompute, torch.float32), torch.rand(1, 4, 32, 32)
+    with Meter() as meter:
+        out = net(z)
+    kept = meter._now
+    del out
+    return kept
+
+
+@pytest.mark.parametrize("genome", NETWORKS.values(), ids=NETWORKS)
+def test_recomputing_keeps_fewer_bytes(genome):
+    assert held(genome, True) < 0.9 * held(genome, False)
+
+
+def test_recomputing_keeps_outputs_of_convolutions_only():
+    net = network(tiny(norm="batch", channels_skip=2, depth=2), True, torch.float32)
+    made = []
+    for module in net.modules():
+        if isinstance(module, Convolution):
+            module.register_forward_hook(lambda module, args, out: made.append(out.numel() * out.element_size()))
+    with Meter() as meter:
+        out = net(torch.rand(1, 4, 32, 32))
+    picture = out.numel() * out.element_size()
+    assert sum(made) <= meter._now <= sum(made) + 2 * picture
+
+
+def test_a_copy_of_a_recomputing_network_is_another_network():
+    net = network(tiny(), True)
+    twin = copy.deepcopy(net)
+    z = torch.rand(1, 4, 16, 16, generator=seeded(), dtype=torch.float64)
+    passed(twin, z)
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert all(parameter.grad is not None for parameter in twin.parameters())
