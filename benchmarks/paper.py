@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
@@ -21,7 +21,7 @@ class PaperLoop:
 
     Network, weights, z and noise are drawn as the engine draws them, so that a seed means the same fit. One
     thing differs from the original: the decay of the averaged output starts low, as the engine's does
-    (`dipsearch.fit.averaging`), so that what is compared is the arithmetic.
+    (`dipsearch.fitting.averaging`), so that what is compared is the arithmetic.
 
     Source: Ulyanov et al., *Deep Image Prior* (IJCV 2020), the released denoising notebook.
     """

@@ -17,8 +17,8 @@ import pandas as pd
 from benchmarks.networks import network
 from benchmarks.paper import PaperLoop
 from benchmarks.report import FOLDER, append, load, write
-from dipsearch.fit.fitting import Fitting
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.loop import Fitting
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.metric import psnr
 from dipsearch.task import Observation, load_task, observe
 

@@ -12,11 +12,11 @@ import torch
 from benchmarks.networks import network
 from benchmarks.report import FOLDER, append, load, write
 from benchmarks.step import timed
-from dipsearch.fit.averaging import Posterior, RunningMean
-from dipsearch.fit.device import pick_device
-from dipsearch.fit.fitting import Fitting
-from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.stopping import STOPPERS, Seen
+from dipsearch.fitting.averaging import Posterior, RunningMean
+from dipsearch.fitting.device import pick_device
+from dipsearch.fitting.loop import Fitting
+from dipsearch.fitting.recipe import Recipe
+from dipsearch.fitting.stopping import STOPPERS, Seen
 from dipsearch.operator import Identity
 
 CASES = (("hourglass", 128, 128), ("hourglass", 128, 256), ("hourglass", 32, 128))

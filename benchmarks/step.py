@@ -23,10 +23,10 @@ import torch
 from benchmarks.networks import FAMILIES, network
 from benchmarks.paper import PaperLoop
 from benchmarks.report import FOLDER, append, load, write
-from dipsearch.fit import heap
-from dipsearch.fit.device import pick_device
-from dipsearch.fit.fitting import Fitting, advance_together
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting import heap
+from dipsearch.fitting.device import pick_device
+from dipsearch.fitting.loop import Fitting, advance_together
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.network.build import cost
 from dipsearch.operator import Identity
@@ -67,7 +67,7 @@ def cell(family: str, width: int, size: int, precision: str) -> dict:
         heap.default()
         heap.give_back()
         milliseconds["paper"] += timed(paper.step, TIMED)
-        heap.prepare(engine.plan.memory)
+        heap.prepare(engine.plan.keep)
         milliseconds["engine"] += timed(lambda fit=engine: fit.advance(fit.iteration + 1), TIMED)
     heap.default()
     heap.give_back()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dipsearch.error import DipsearchError
-    from dipsearch.fit.engine import fit
-    from dipsearch.fit.fitting import Fit
-    from dipsearch.fit.recipe import Recipe
+    from dipsearch.fitting.engine import fit
+    from dipsearch.fitting.loop import Fit
+    from dipsearch.fitting.recipe import Recipe
     from dipsearch.genome import Genome, load_genome, parse_genome
     from dipsearch.image import read
     from dipsearch.metric import psnr
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DipsearchError": "error",
-    "Fit": "fit.fitting",
+    "Fit": "fitting.loop",
     "Genome": "genome",
-    "Recipe": "fit.recipe",
+    "Recipe": "fitting.recipe",
     "build": "network.build",
     "cost": "network.build",
-    "fit": "fit.engine",
+    "fit": "fitting.engine",
     "load_genome": "genome",
     "load_space": "space",
     "load_task": "task",

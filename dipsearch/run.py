@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from dipsearch.error import DipsearchError
 
 if TYPE_CHECKING:  # the store reads and writes records; only what makes them needs torch
-    from dipsearch.fit.fitting import Fit
+    from dipsearch.fitting.loop import Fit
 
 SCHEMA = 1
 OK = "ok"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dipsearch import catalog
 from dipsearch.baseline import BASELINES
 from dipsearch.error import UsageError, unknown
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Part
 from dipsearch.image import SMALLEST, digest, expand, normal, read
 from dipsearch.metric import PROTOCOLS

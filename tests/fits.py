@@ -2,10 +2,10 @@
 
 import torch
 
-from dipsearch.fit.engine import fit
-from dipsearch.fit.fitting import Fitting
-from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.step import Step
+from dipsearch.fitting.engine import fit
+from dipsearch.fitting.loop import Fitting
+from dipsearch.fitting.recipe import Recipe
+from dipsearch.fitting.step import Step
 from dipsearch.genome import parse_genome
 from dipsearch.network.build import build
 from dipsearch.operator import Identity

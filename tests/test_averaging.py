@@ -2,7 +2,7 @@ import pytest
 import torch
 from fits import fitting_of, run, seeded
 
-from dipsearch.fit.averaging import Posterior, RunningMean
+from dipsearch.fitting.averaging import Posterior, RunningMean
 
 
 def scalar(value):

@@ -3,10 +3,10 @@ import torch
 from fits import GENOME, failing_at, fitting_of, picture, run, same
 
 from dipsearch.error import Diverged
-from dipsearch.fit.engine import start
-from dipsearch.fit.ensemble import Ensemble
-from dipsearch.fit.fitting import Fitting
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.engine import start
+from dipsearch.fitting.ensemble import Ensemble
+from dipsearch.fitting.loop import Fitting
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.metric import psnr
 from dipsearch.operator import Identity
 from dipsearch.seed import seed_of

@@ -1,13 +1,16 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from fits import EVERY_FAMILY, copies, equal, failing_at, fitting_of, picture, run, same, step_of, tiny
 from pydantic import ValidationError
 
 from dipsearch.error import DipsearchError, Diverged, OutOfMemory, UsageError
-from dipsearch.fit.device import pick_device
-from dipsearch.fit.fitting import MOST_ROLLBACKS
-from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.stopping import STOPPERS
+from dipsearch.fitting.device import pick_device
+from dipsearch.fitting.loop import MOST_ROLLBACKS
+from dipsearch.fitting.recipe import Recipe
+from dipsearch.fitting.stopping import STOPPERS
 from dipsearch.metric import psnr
 from dipsearch.network.build import PRECISIONS, build
 from dipsearch.operator import Downsample, Mask
@@ -529,3 +532,22 @@ def test_an_output_without_a_finite_loss_stays_out_of_the_average():
     times(step, 1)
     assert not step.losses[3].isfinite()
     assert torch.equal(step.mean.value, before)
+
+
+def test_the_function_and_its_package_do_not_hide_each_other():
+    code = """
+import dipsearch
+genome = dipsearch.parse_genome({"family": "resnet", "blocks": 1, "channels": 4})
+y = dipsearch.read("skimage:chelsea")[..., :16, :16]
+for _ in range(2):
+    dipsearch.Recipe
+    print(dipsearch.fit(genome, y, iterations=1, precision="float32").iterations)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.split() == ["1", "1"]
+
+
+def test_other_floating_point_numbers_than_float32_are_taken():
+    single = run(iterations=10)
+    assert torch.equal(run(y=picture().double(), iterations=10).x, single.x)
+    assert run(operator=lambda x: x.double(), iterations=10).x.dtype == torch.float32

@@ -117,7 +117,10 @@ def test_named_genome_has_the_published_counts(name: str) -> None:
         net = build(file.genome, file.image_channels)
     assert parameter_count(net) == parameters
     assert tensors is None or len(list(net.parameters())) == tensors
-    assert buffers is None or sum(buffer.numel() for buffer in net.buffers()) == buffers
+    # The published networks keep running statistics, mean, variance and a count, which nothing reads: not here.
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert buffers is None or sum(2 * norm.num_features + 1 for norm in norms) == buffers
+    assert not list(net.buffers())
 
 
 def test_every_published_network_is_built_in() -> None:

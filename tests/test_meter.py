@@ -137,9 +137,9 @@ from pathlib import Path
 
 import torch
 
-from dipsearch.fit.engine import fit
-from dipsearch.fit.fitting import Fitting
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.engine import fit
+from dipsearch.fitting.loop import Fitting
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import load_genome, parse_genome
 from dipsearch.operator import Identity
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from fits import GENOME, fitting_of, picture, run
 
-import dipsearch.fit.plan as planning
+import dipsearch.fitting.plan as planning
 from dipsearch.error import OutOfMemory, UsageError
-from dipsearch.fit import heap
-from dipsearch.fit.capture import WARM_UP, Captured
-from dipsearch.fit.plan import Plan, plan
+from dipsearch.fitting import heap
+from dipsearch.fitting.capture import WARM_UP, Captured
+from dipsearch.fitting.plan import Plan, plan
 from dipsearch.network.build import PRECISIONS, Cost
 
 CPU = torch.device("cpu")
@@ -251,7 +251,7 @@ class Recorded:
         return 1
 
 
-@pytest.mark.parametrize("call", [heap.keep, heap.default, heap.give_back, lambda: heap.prepare(1)])
+@pytest.mark.parametrize("call", [heap.keep, heap.default, heap.give_back, lambda: heap.prepare(True)])
 @pytest.mark.parametrize("platform", ["", "darwin", "win32"])
 def test_the_heap_can_be_told_anywhere(call, platform, monkeypatch):
     heap._libc.cache_clear()
@@ -264,16 +264,26 @@ def test_the_heap_can_be_told_anywhere(call, platform, monkeypatch):
     heap.default()
 
 
-def test_a_small_fit_keeps_its_heap_and_a_large_one_does_not(monkeypatch):
+def test_a_kept_heap_is_neither_mapped_nor_trimmed_and_another_is_as_glibc_adapts_it(monkeypatch):
     libc = Recorded()
     monkeypatch.setattr(heap, "_libc", lambda: libc)
-    heap.prepare(heap.WORTH_KEEPING)
+    heap.prepare(True)
     assert libc.calls[0] == "trim"
     assert (heap.M_MMAP_MAX, 0) in libc.calls and (heap.M_TRIM_THRESHOLD, -1) in libc.calls
     libc.calls.clear()
-    heap.prepare(heap.WORTH_KEEPING + 1)
+    heap.prepare(False)
     assert libc.calls == ["trim", *heap.DEFAULTS]
     assert dict(heap.DEFAULTS)[heap.M_MMAP_MAX] > 0
+
+
+def test_a_small_fit_keeps_its_heap_and_a_large_or_recomputing_one_does_not(machine, monkeypatch):
+    machine(100 * GIB)
+    alive = planned("float32").memory  # nothing here is below the threshold
+    assert not planned("float32").keep
+    monkeypatch.setattr(heap, "WORTH_KEEPING", alive)
+    assert planned("float32").keep and planned("float32").memory == int(heap.HOLES * alive)
+    monkeypatch.setattr(planning, "RECOMPUTE_ABOVE", 0)
+    assert planned("float32").recompute and not planned("float32").keep
 
 
 # Captured steps

@@ -7,9 +7,9 @@ import torch
 from fits import EVERY_FAMILY, failing_at, fitting_of, picture, same
 
 from dipsearch.error import Diverged, UsageError
-from dipsearch.fit.ensemble import Ensemble
-from dipsearch.fit.fitting import MOST_ROLLBACKS, Fitting
-from dipsearch.fit.stopping import STOPPERS
+from dipsearch.fitting.ensemble import Ensemble
+from dipsearch.fitting.loop import MOST_ROLLBACKS, Fitting
+from dipsearch.fitting.stopping import STOPPERS
 from dipsearch.network.build import PRECISIONS
 
 TRUTH = picture(seed=5)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dipsearch.error import DipsearchError
-from dipsearch.fit.fitting import Fit
+from dipsearch.fitting.loop import Fit
 from dipsearch.run import OK, SCHEMA, Run, RunStore, environment, hashed, run_key, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent

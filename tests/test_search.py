@@ -2,6 +2,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,14 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from dipsearch.cli import main
 from dipsearch.error import DipsearchError, UsageError
+from dipsearch.fitting.step import Step
 from dipsearch.genome import load_genome, parse_genome
 from dipsearch.leaderboard import leaderboard, search_ranking
+from dipsearch.report.text import FORMATS
 from dipsearch.run import RunStore
+from dipsearch.search import evaluation
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.objective import imputed
 from dipsearch.search.rerun import Rerun, rerun_genomes
@@ -377,7 +382,7 @@ def test_a_fit_that_diverges_is_a_stored_failure_and_a_pruned_trial(room, pictur
     bad = [trial for trial in trials if trial.params["norm"] == "none"]
     assert bad and [trial.state.name for trial in bad] == ["PRUNED"] * len(bad)
     assert [place for place, _ in work.pruned] == [trial.number + 1 for trial in bad]
-    assert work.pruned[0][1].startswith("diverged: the loss is not a finite number at iteration")
+    assert work.pruned[0][1].startswith("diverged: the loss is not a finite number by iteration")
     failures = [run for run in runs_in(room) if run["status"] == "diverged"]
     assert len(failures) == 1 and failures[0]["psnr"] is None and "finite" in failures[0]["reason"]
     assert all(trial.state.name == "COMPLETE" for trial in trials if trial not in bad)
@@ -636,3 +641,69 @@ def test_a_fit_of_a_rerun_that_fails_is_kept_and_not_tried_again(room):
     assert rerun_in(room, named=[str(room / "bad.yaml")]).missing == []
     board = leaderboard(RunStore(room / "out" / "runs"), "task")
     assert dict(zip(board.table["name"], board.table["failed"], strict=True))["bad"] == 4
+
+
+def begun_rerun(room, monkeypatch, stop_at):
+    """A rerun whose first fit is interrupted at an iteration; its state is kept at every check."""
+    monkeypatch.setattr(evaluation, "SAVE_EVERY", 0.0)
+    work = rerun_in(room, named=["published.yaml"], seeds=1)
+
+    def interrupt(name, instance, iteration, psnr):
+        if iteration == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(work.run(interrupt))
+    return work
+
+
+@pytest.mark.parametrize("harm", ["", "torn", "of another version", "of another device"])
+def test_an_interrupted_fit_of_a_rerun_goes_on_where_it_was(room, monkeypatch, tmp_path, harm):
+    monkeypatch.chdir(room)
+    write_task(room, recipe={"iterations": 40})
+    undisturbed = {run["digest"]: run["psnr"] for run in rerun_in(room, named=["published.yaml"], seeds=1).run(ignore)}
+    shutil.rmtree(room / "out")
+    begun_rerun(room, monkeypatch, stop_at=20)
+    (kept,) = (room / "out" / "runs" / "task").glob("*.unfinished")
+    if harm == "torn":
+        kept.write_bytes(kept.read_bytes()[:1000])
+    elif harm:
+        state = torch.load(kept, weights_only=True)
+        torch.save(state | ({"format": 0} if "version" in harm else {"device": "cuda"}), kept)
+    seen = []
+    again = rerun_in(room, named=["published.yaml"], seeds=1)
+    runs = {run["digest"]: run for run in again.run(lambda name, instance, iteration, psnr: seen.append(iteration))}
+    assert seen[0] == (10 if harm else 30)
+    assert {digest: run["psnr"] for digest, run in runs.items()} == undisturbed
+    assert not list((room / "out" / "runs" / "task").glob("*.unfinished"))
+
+
+def test_a_disk_that_is_full_does_not_end_a_fit_for_want_of_its_state(room, monkeypatch):
+    monkeypatch.chdir(room)
+    monkeypatch.setattr(evaluation, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(evaluation.torch, "save", full)
+    assert [run["status"] for run in rerun_in(room, named=["published.yaml"], seeds=1).run(ignore)][-1] == "ok"
+
+
+def full(*given):
+    raise RuntimeError("[enforce fail at inline_container.cc:858] . PytorchStreamWriter failed writing file")
+
+
+def test_what_went_wrong_in_a_fit_is_in_its_run_and_on_the_leaderboard(room, monkeypatch):
+    monkeypatch.chdir(room)
+    write_task(room, recipe={"iterations": 40})
+    calls = []
+
+    def collapse(step):  # no weight survives the 25th iteration of each fit
+        calls.append(step)
+        if calls.count(step) == 25:
+            step.weights.master.mul_(float("nan"))
+        Step.once(step)
+
+    monkeypatch.setattr(Step, "once", Step._once, raising=False)
+    monkeypatch.setattr(Step, "_once", collapse)
+    runs = [run for run in rerun_in(room, named=["published.yaml"], seeds=1).run(ignore) if run["genome_key"]]
+    assert [(run["status"], run["rollbacks"], run["non_finite"]) for run in runs] == [("ok", 1, 6)] * 2
+    text = FORMATS["table"](leaderboard(RunStore(room / "out" / "runs"), "task"))
+    heads, row = text.splitlines()[-4], next(line for line in text.splitlines() if "published" in line)
+    assert "rollbacks" in text and "non-finite" in text and " 2 " in row and " 12" in row, heads

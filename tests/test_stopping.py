@@ -4,8 +4,8 @@ import torch
 from fits import failing_at, fitting_of, picture, run, seeded, step_of
 
 from dipsearch.error import UsageError
-from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.stopping import MOST_VALUES, STOPPERS, Minimum, Seen
+from dipsearch.fitting.recipe import Recipe
+from dipsearch.fitting.stopping import MOST_VALUES, STOPPERS, Minimum, Seen
 from dipsearch.operator import Downsample, Mask
 
 SHAPE = (1, 3, 4, 4)

@@ -12,7 +12,7 @@ from PIL import Image
 from dipsearch import catalog
 from dipsearch.baseline import BASELINES
 from dipsearch.error import UsageError
-from dipsearch.fit.stopping import STOPPERS
+from dipsearch.fitting.stopping import STOPPERS
 from dipsearch.genome import load_genome
 from dipsearch.image import SMALLEST, digest, read, to_uint8
 from dipsearch.metric import PROTOCOLS

@@ -6,7 +6,7 @@ from fits import EVERY_FAMILY, seeded, step_of, tiny
 from torch import nn
 
 from dipsearch.error import UsageError
-from dipsearch.fit.weights import Weights
+from dipsearch.fitting.weights import Weights
 from dipsearch.network.blocks import NORMS
 from dipsearch.network.build import PRECISIONS, build
 

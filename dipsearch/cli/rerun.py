@@ -63,7 +63,7 @@ def rerun(
     """
     from dipsearch import catalog
     from dipsearch.cli.terminal import reporting
-    from dipsearch.fit.device import pick_device
+    from dipsearch.fitting.device import pick_device
     from dipsearch.run import RunStore
     from dipsearch.search.evaluation import Protocol
     from dipsearch.search.rerun import Rerun, rerun_genomes

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from dipsearch.baseline import BASELINES
 from dipsearch.error import DipsearchError, FitError, OutOfMemory
-from dipsearch.fit.capture import WARM_UP
-from dipsearch.fit.device import pick_device
-from dipsearch.fit.engine import start
-from dipsearch.fit.ensemble import Ensemble
-from dipsearch.fit.fitting import Fit, Fitting
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.capture import WARM_UP
+from dipsearch.fitting.device import pick_device
+from dipsearch.fitting.engine import start
+from dipsearch.fitting.ensemble import Ensemble
+from dipsearch.fitting.loop import Fit, Fitting
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.leaderboard import Scope
 from dipsearch.metric import psnr, ssim

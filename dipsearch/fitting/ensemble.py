@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dipsearch.error import UsageError
-from dipsearch.fit.fitting import CHECK_EVERY, STATE_FORMAT, Fit, Fitting, Oracle, advance_together
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.loop import CHECK_EVERY, STATE_FORMAT, Fit, Fitting, Oracle, advance_together
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.metric import psnr
 from dipsearch.seed import seed_of

@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from dipsearch import catalog
-from dipsearch.fit.ensemble import Ensemble
-from dipsearch.fit.fitting import Fit, Fitting
-from dipsearch.fit.recipe import Recipe
+from dipsearch.fitting.ensemble import Ensemble
+from dipsearch.fitting.loop import Fit, Fitting
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.operator import Identity
 

@@ -5,7 +5,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from dipsearch.error import unknown
-from dipsearch.fit.stopping import STOPPERS
+from dipsearch.fitting.stopping import STOPPERS
 from dipsearch.genome import Part
 from dipsearch.network.build import PRECISIONS
 

@@ -4,18 +4,18 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dipsearch.error import Diverged, FitError, OutOfMemory, UsageError, unknown
-from dipsearch.fit import heap
-from dipsearch.fit.device import pick_device
-from dipsearch.fit.plan import Plan, bytes_of, plan
-from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.step import LOSSES, Snapshot, Step
+from dipsearch.fitting import heap
+from dipsearch.fitting.device import pick_device
+from dipsearch.fitting.plan import Plan, bytes_of, plan
+from dipsearch.fitting.recipe import Recipe
+from dipsearch.fitting.step import LOSSES, Snapshot, Step
 from dipsearch.genome import Genome
 from dipsearch.metric import PROTOCOLS, from_mse, psnr
 from dipsearch.network.build import build
@@ -110,7 +110,7 @@ class Fitting:
                 self.genome, self._shape, self.y.shape[1], self.recipe.precision, self._device, self._make_step, kept
             )
             if self._device.type == "cpu":
-                heap.prepare(self.plan.memory)
+                heap.prepare(self.plan.keep)
             self._step = self._make_step(self.plan)
         self._truth = None if self.truth is None else self.truth.to(self._device)
         self._pending: Snapshot | None = None  # a snapshot not yet known to be good
@@ -167,6 +167,9 @@ class Fitting:
                 torch.cuda.synchronize()
             if self.iteration % CHECK_EVERY == 0 or self.iteration == self.recipe.iterations:
                 self._check()
+            elif self._good is None and (unsound := _unsound(self._recent())):  # nothing to go back to
+                self.non_finite += unsound
+                raise self._diverged("the loss is not a finite number")
 
     def result(self) -> Fit:
         """The record of a fit that has run."""
@@ -197,7 +200,7 @@ class Fitting:
             "host": {name: copy.deepcopy(getattr(self, name)) for name in HOST_STATE},
             "oracle": None if self.oracle is None else (self.oracle.psnr, self.oracle.iteration),
             "device": self._device.type,
-            "plan": (self.plan.precision, self.plan.recompute, self.plan.memory),
+            "plan": astuple(self.plan),
             "step": self._step.state(),
             "pending": self._pending,
             "good": self._good,
@@ -235,7 +238,7 @@ class Fitting:
     def _check(self) -> None:
         """What needs the host: the losses, the rollback, the truth, the clock."""
         self.seconds = time.perf_counter() - self._started
-        recent = self._step.losses[: (self.iteration - 1) % CHECK_EVERY + 1].cpu()
+        recent = self._recent()
         self._roll_back_or_keep(recent)
         mean = self._step.mean.value
         score = float("nan") if self._truth is None else psnr(mean, self._truth, self.protocol)
@@ -252,13 +255,17 @@ class Fitting:
         if self.callback is not None:
             self.callback(self.iteration, self.current)
 
+    def _recent(self) -> Tensor:
+        """The losses since the last check."""
+        return self._step.losses[: (self.iteration - 1) % CHECK_EVERY + 1].cpu()
+
     def _roll_back_or_keep(self, losses: Tensor) -> None:
         """Restore the last good snapshot where the fit to y (dB) fell too far below it, else take a new one.
 
         A step's loss is that of the weights before it. So a snapshot is good only once the loss after
         it, the first of the next few, is no collapse either. A loss that is not a finite number is a collapse.
         """
-        unsound = int((~torch.isfinite(losses)).sum())
+        unsound = _unsound(losses)
         self.non_finite += unsound
         after, now = _decibels(losses[0]), _decibels(losses[-1])
         if self._pending is not None and (self._good is None or after >= self._good[0] - self.recipe.rollback):
@@ -292,6 +299,11 @@ def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> N
                 failures.append(error)
         if failures:
             raise failures[0]
+
+
+def _unsound(losses: Tensor) -> int:
+    """How many are not finite numbers."""
+    return int((~torch.isfinite(losses)).sum())
 
 
 def _decibels(loss: Tensor) -> float:

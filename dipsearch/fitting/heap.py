@@ -6,7 +6,8 @@ import sys
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4  # malloc.h
 PAD = 64 * 2**20  # bytes asked for at a time
-WORTH_KEEPING = 768 * 2**20  # bytes of a fit; what stays may be twice that, by holes that nothing fits
+WORTH_KEEPING = 768 * 2**20  # bytes of a fit
+HOLES = 1.15  # a kept heap, over what lives in it: holes that nothing fits; measured
 DEFAULTS = (
     (M_MMAP_MAX, 65536),
     (M_MMAP_THRESHOLD, 32 * 2**20),
@@ -37,10 +38,10 @@ def keep() -> None:
         libc.mallopt(M_TOP_PAD, PAD)
 
 
-def prepare(predicted: int) -> None:
-    """For a fit that is predicted to take so many bytes: `keep` where that is little, else `default`."""
+def prepare(kept: bool) -> None:
+    """Before a fit: `keep` or `default`, and give back what an earlier one left."""
     give_back()
-    if predicted <= WORTH_KEEPING:
+    if kept:
         keep()
     else:
         default()

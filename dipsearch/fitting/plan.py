@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from dipsearch.error import OutOfMemory
-from dipsearch.fit.capture import WARM_UP
-from dipsearch.fit.device import memory_of
-from dipsearch.fit.recipe import AUTO, Recipe
-from dipsearch.fit.stopping import MOST_VALUES
+from dipsearch.fitting import heap
+from dipsearch.fitting.capture import WARM_UP
+from dipsearch.fitting.device import memory_of
+from dipsearch.fitting.recipe import AUTO, Recipe
+from dipsearch.fitting.stopping import MOST_VALUES
 from dipsearch.genome import Genome
-from dipsearch.network.build import Cost, cost
+from dipsearch.network.build import cost
 
 # Bytes of a fit on the CPU. Above, the allocator cannot keep what a step frees (`heap`), and clearing fresh memory
 # costs more than making maps again; it leaves the machine usable, too.
@@ -30,11 +31,12 @@ _measured: dict[tuple[Any, ...], str] = {}
 
 @dataclass(frozen=True)
 class Plan:
-    """Precision, recomputation, and the bytes that the fit is predicted to take."""
+    """Precision, recomputation, the bytes that the fit is predicted to take, and whether memory stays."""
 
     precision: str
     recompute: bool
     memory: int
+    keep: bool = False  # what a step frees, for the next one (`heap`)
 
 
 def plan(
@@ -61,7 +63,10 @@ def plan(
     def smallest(name: str) -> Plan | None:
         kept = cost(genome, *size, image_channels, name)
         if kept.memory <= min(limit, RECOMPUTE_ABOVE) or (device.type == "cuda" and kept.memory <= limit):
-            return Plan(name, False, kept.memory + kept_bytes)
+            whole = kept.memory + kept_bytes
+            if device.type == "cpu" and whole <= heap.WORTH_KEEPING and heap.HOLES * whole <= limit:
+                return Plan(name, False, int(heap.HOLES * whole), keep=True)
+            return Plan(name, False, whole)
         less = cost(genome, *size, image_channels, name, recompute=True)
         return Plan(name, True, less.memory + kept_bytes) if less.memory <= limit else None
 
@@ -71,16 +76,11 @@ def plan(
         found = smallest("bfloat16")
     else:
         found = single
-        if has_bfloat16(device):
+        magnitude = round(cost(genome, *size, image_channels).gflop).bit_length()
+        kind = (device.type, torch.get_num_threads(), size, genome.family, magnitude)  # shares one measurement
+        if has_bfloat16(device) and _measured.get(kind) != "float32":
             half = smallest("bfloat16")
-            key = (
-                device.type,
-                torch.get_num_threads(),
-                size,
-                genome.family,
-                _class(cost(genome, *size, image_channels)),
-            )
-            if half is not None and _faster(key, single, half, make) == "bfloat16":
+            if half is not None and _faster(kind, single, half, make) == "bfloat16":
                 found = half
     if found is None:
         name = precision if precision != AUTO else "bfloat16"
@@ -106,18 +106,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(flag in flags for flag in PRECISION_FLAGS)
 
 
-def _class(price: Cost) -> int:
-    """Fits of about equal cost share one measurement."""
-    return round(price.gflop).bit_length()
-
-
-def _faster(key: tuple[Any, ...], single: Plan, half: Plan, make: Callable[[Plan], Callable[[], None]]) -> str:
+def _faster(kind: tuple[Any, ...], single: Plan, half: Plan, make: Callable[[Plan], Callable[[], None]]) -> str:
     """The faster of two plans by a few steps of each; measured once for fits of a kind."""
-    if key not in _measured:
-        on_cuda = key[0] == "cuda"
+    if kind not in _measured:
+        on_cuda = kind[0] == "cuda"
         best = {name: _seconds(make(each), on_cuda) for name, each in (("float32", single), ("bfloat16", half))}
-        _measured[key] = "bfloat16" if best["bfloat16"] < FASTER * best["float32"] else "float32"
-    return _measured[key]
+        _measured[kind] = "bfloat16" if best["bfloat16"] < FASTER * best["float32"] else "float32"
+    return _measured[kind]
 
 
 def _seconds(step: Callable[[], None], on_cuda: bool) -> float:

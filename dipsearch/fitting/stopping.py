@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dipsearch.fit.averaging import RunningMean
+from dipsearch.fitting.averaging import RunningMean
 
 MOST_VALUES = 65_536  # of a picture, looked at by es-wmv and es-emv: a window of 100 then takes 26 MB
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from dipsearch.error import UsageError
-from dipsearch.fit.averaging import Posterior, RunningMean
-from dipsearch.fit.capture import Captured
-from dipsearch.fit.recipe import Recipe
-from dipsearch.fit.stopping import STOPPERS, Seen
-from dipsearch.fit.weights import Weights
+from dipsearch.fitting.averaging import Posterior, RunningMean
+from dipsearch.fitting.capture import Captured
+from dipsearch.fitting.recipe import Recipe
+from dipsearch.fitting.stopping import STOPPERS, Seen
+from dipsearch.fitting.weights import Weights
 from dipsearch.network.build import PRECISIONS
 from dipsearch.network.convolution import Convolution
 from dipsearch.network.size import centre_crop
