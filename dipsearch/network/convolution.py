@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dipsearch.network.pending import Pending, pending
+from dipsearch.network.pending import Pending, layout, pending
 
 SMALL_MAP = 2**16  # values; below, torch's own backward pass of the padding is as quick
 
@@ -157,7 +157,7 @@ def reflected(x: Tensor, width: int) -> Tensor:
         return F.pad(x, (width,) * 4, mode="reflect")
     height, breadth = x.shape[-2:]
     shape = (*x.shape[:2], height + 2 * width, breadth + 2 * width)
-    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=_format(x))
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
     out[..., width:-width, width:-width] = x
     out[..., :width, width:-width] = x[..., 1 : width + 1, :].flip(-2)
     out[..., -width:, width:-width] = x[..., -width - 1 : -1, :].flip(-2)
@@ -171,7 +171,7 @@ def fold(grad: Tensor, width: int) -> Tensor:
     inner = grad[..., width:-width, width:-width]
     if grad.numel() < SMALL_MAP and not grad.is_cuda:
         return torch.ops.aten.reflection_pad2d_backward(grad, inner, [width] * 4)  # type: ignore[no-any-return]
-    x = inner.clone(memory_format=_format(grad))
+    x = inner.clone(memory_format=layout(grad))
     ends = (  # of the larger map, and where they fold to
         (slice(0, width), slice(1, width + 1)),
         (slice(-width, None), slice(-width - 1, -1)),
@@ -182,8 +182,3 @@ def fold(grad: Tensor, width: int) -> Tensor:
         for outside_column, target_column in ends:
             x[..., target, target_column] += grad[..., outside, outside_column].flip(-2, -1)
     return x
-
-
-def _format(x: Tensor) -> torch.memory_format:
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if last else torch.contiguous_format

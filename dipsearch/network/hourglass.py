@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from dipsearch.genome import Hourglass
 from dipsearch.network.blocks import NORMS, ConvBlock, conv
-from dipsearch.network.pending import Pending, join
+from dipsearch.network.pending import Pending, concatenate, join
 from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
 from dipsearch.network.size import Network, SizeRule, centre_crop, picture
 
@@ -52,7 +51,7 @@ class Level(nn.Module):
         """Concatenate (skip first) or add, both cut to their common size around the centre."""
         height, width = min(skip.shape[-2], deep.shape[-2]), min(skip.shape[-1], deep.shape[-1])
         parts = [centre_crop(skip, height, width), centre_crop(deep, height, width)]
-        return torch.cat(parts, dim=1) if self.merge == "concatenate" else parts[0] + parts[1]
+        return concatenate(*parts) if self.merge == "concatenate" else parts[0] + parts[1]
 
 
 def halve(
