@@ -66,7 +66,7 @@ class Cost:
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-STATE = 40  # bytes for each parameter: weight, gradient, two moments, and weight and moments in two snapshots
+STATE = 36  # bytes for each parameter beside its gradient: weight, two moments, and all three in two snapshots
 LIBRARIES = 12 * 2**20  # bytes: scratch memory of convolutions; measured
 
 
