@@ -74,7 +74,7 @@ def cell(family: str, width: int, size: int, precision: str) -> dict:
     price = cost(genome, size, size)
     row = {"family": family, "width": width, "size": size, "asked": precision, "precision": engine.plan.precision}
     row |= {"recompute": engine.plan.recompute, "predicted": engine.plan.memory / 2**20, "gflop": price.gflop}
-    row |= {"parameters": price.parameters, "ms": milliseconds}
+    row |= {"parameters": price.parameters, "ms": milliseconds, "memory_steps": MEMORY_STEPS}
     del paper, engine
     row["memory"] = {side: memory(side, family, width, size, row["precision"]) for side in ("paper", "engine")}
     return row
@@ -154,6 +154,7 @@ def table(path: Path) -> pd.DataFrame:
                 "engine, MiB": f"{row['memory']['engine']:.0f}",
                 "of it": f"{row['memory']['engine'] / row['memory']['paper']:.0%}",
                 "predicted, MiB": f"{row['predicted']:.0f}",
+                "steps": row["memory_steps"],
             }
         )
     return pd.DataFrame(rows).sort_values(["network", "size"]) if rows else pd.DataFrame()
@@ -202,7 +203,7 @@ def main() -> None:
         print("measured", *each, file=sys.stderr)
     notes = [
         "GFLOP: of the convolutions, forward and backward. Peak: a 4096 x 4096 matrix product in that precision.",
-        "Memory: the most a process held during 12 steps (one snapshot of two), less what it held after a tiny fit.",
+        "Memory: the most a process held over so many steps, less what it held after a tiny fit.",
     ]
     title = "One step: engine and paper loop"
     write(given.out / "step.md", title, "python -m benchmarks.step", notes, table(path), load(path))
