@@ -10,23 +10,22 @@ from dipsearch.genome import parse_genome
 from dipsearch.network.build import build
 from dipsearch.operator import Identity
 
+INPUT = {"kind": "noise", "channels": 4}
+TINY = {
+    "family": "hourglass",
+    "depth": 1,
+    "channels_down": 4,
+    "channels_up": 4,
+    "channels_skip": 0,
+    "input": INPUT,
+}
+
 
 def tiny(**genes):
-    return parse_genome(
-        {
-            "family": "hourglass",
-            "depth": 1,
-            "channels_down": 4,
-            "channels_up": 4,
-            "channels_skip": 0,
-            "input": {"kind": "noise", "channels": 4},
-        }
-        | genes
-    )
+    return parse_genome(TINY | genes)
 
 
 GENOME = tiny()
-INPUT = {"kind": "noise", "channels": 4}
 EVERY_FAMILY = {
     "hourglass": tiny(depth=2, channels_skip=2),
     "unet": parse_genome({"family": "unet", "depth": 1, "width": 4, "input": INPUT}),

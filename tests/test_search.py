@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fits import TINY
 from PIL import Image
 
 from dipsearch.cli import main
@@ -34,14 +35,6 @@ from dipsearch.task import choose_effort, load_task
 
 ROOT = Path(__file__).resolve().parent.parent
 
-TINY = {
-    "family": "hourglass",
-    "depth": 1,
-    "channels_down": 4,
-    "channels_up": 4,
-    "channels_skip": 0,
-    "input": {"kind": "noise", "channels": 4},
-}
 GENES = {
     "depth": [1, 2],
     "kernel": [1, 3],

@@ -6,8 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipsearch.error import UsageError
-from dipsearch.fitting.loop import CHECK_EVERY, STATE_FORMAT, Fit, Fitting, Oracle, advance_together
+from dipsearch.fitting.loop import (
+    CHECK_EVERY,
+    STATE_FORMAT,
+    Fit,
+    Fitting,
+    Oracle,
+    advance_together,
+    refuse_other_format,
+)
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.metric import psnr
@@ -105,8 +112,7 @@ class Ensemble:
 
     def resume(self, state: dict[str, Any]) -> None:
         """As `Fitting.resume`."""
-        if state.get("format") != STATE_FORMAT:
-            raise UsageError(f"the state of a fit has format {state.get('format')}, not {STATE_FORMAT}")
+        refuse_other_format(state)
         for member, each in zip(self.members, state["members"], strict=True):
             member.resume(each)
         self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None

@@ -211,8 +211,7 @@ class Fitting:
 
         UsageError where the state is of another format, or was made on another kind of device.
         """
-        if state.get("format") != STATE_FORMAT:
-            raise UsageError(f"the state of a fit has format {state.get('format')}, not {STATE_FORMAT}")
+        refuse_other_format(state)
         if state["device"] != self._device.type:
             raise UsageError(f"the state of a fit on {state['device']} cannot go on on {self._device.type}")
         if (made := Plan(*state["plan"])) != self.plan:
@@ -299,6 +298,12 @@ def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> N
                 failures.append(error)
         if failures:
             raise failures[0]
+
+
+def refuse_other_format(state: dict[str, Any]) -> None:
+    """UsageError where the state of a fit is not of this version's format."""
+    if state.get("format") != STATE_FORMAT:
+        raise UsageError(f"the state of a fit has format {state.get('format')}, not {STATE_FORMAT}")
 
 
 def _unsound(losses: Tensor) -> int:

@@ -174,9 +174,8 @@ def _hold_out(operator: Callable[[Tensor], Tensor], y: Tensor, recipe: Recipe, s
             raise UsageError(
                 f"stop: {recipe.stop}: the operator's `known` has to be a tensor that fits y, {tuple(y.shape)}"
             ) from None
-    observed = measured.flatten().nonzero()[:, 0].to(y.device)
     if recipe.stop == "discrepancy":
-        return Seen(y, observed=None if known is None else observed), None
+        return Seen(y, observed=None if known is None else measured.flatten().nonzero()[:, 0].to(y.device)), None
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.rand((1, 1, *y.shape[-2:]), generator=generator)
     out = (drawn < recipe.held_out) & measured
@@ -184,4 +183,4 @@ def _hold_out(operator: Callable[[Tensor], Tensor], y: Tensor, recipe: Recipe, s
         out = (drawn == drawn[measured.any(1, keepdim=True)].min()) & measured if measured.any() else out
     share = out.sum() / measured.sum().clamp(min=1)
     factor = (~out).float() * (1 / (1 - share).clamp(min=0.01)).sqrt()
-    return Seen(y, out.flatten().nonzero()[:, 0].to(y.device), observed), factor.to(y.device)
+    return Seen(y, held_out=out.flatten().nonzero()[:, 0].to(y.device)), factor.to(y.device)

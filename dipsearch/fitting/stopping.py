@@ -1,5 +1,6 @@
 """When to stop, without the clean picture. All state is on the device, so that a step needs no host."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -61,7 +62,7 @@ class Fixed:
         return {name: value for name, value in public.items() if isinstance(value, Tensor)}
 
 
-class Minimum(Fixed):
+class Minimum(Fixed, ABC):
     """The answer is the averaged output where a statistic was least; stop `patience` iterations after it.
 
     Until a rule is ready and `warm_up` has passed, the answer is the last output.
@@ -84,9 +85,9 @@ class Minimum(Fixed):
         self.kept.copy_(torch.where(better, mean, self.kept))
         self.stop |= ~waiting & (tick + 1 - self.chosen >= self.patience)
 
+    @abstractmethod
     def statistic(self, tick: Tensor, x: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
         """What is to be least, and whether it means anything yet; both 0-dimensional."""
-        raise NotImplementedError
 
     def answer(self, mean: Tensor) -> Tensor:
         """The averaged output at the minimum so far."""
