@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from dipsearch import catalog
 from dipsearch.error import unknown
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS
-from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
+from dipsearch.network.resampling import DOWNSAMPLERS, FIXED_UPSAMPLERS, UPSAMPLERS
 
 
 def _named(kind: str, registry: Container[str]) -> AfterValidator:
@@ -132,8 +132,9 @@ class Hourglass(Genome):
     """The paper's encoder-decoder: an hourglass without skips, a skip network with them.
 
     Level 0 works at full resolution, and each level halves it. A per-level gene is a list of `depth`
-    entries, or one value for all levels. With `merge: add`, a level whose `channels_skip` is above 0 has a
-    skip branch, which takes the width of what it is added to.
+    entries, or one value for all levels; `channels_skip` may also be `{deepest: 2, channels: 4}`, which gives
+    the two deepest levels a skip of 4 channels and the others none. With `merge: add`, a level whose
+    `channels_skip` is above 0 has a skip branch, which takes the width of what it is added to.
     """
 
     family: Literal["hourglass"] = "hourglass"
@@ -156,6 +157,8 @@ class Hourglass(Genome):
             return data
         levels = range(min(max(depth, 0), 64))
         filled = dict(data)
+        if isinstance(skip := filled.get("channels_skip"), dict):
+            filled["channels_skip"] = _skips_of_deepest(skip, len(levels))
         for name in PER_LEVEL:
             value = filled.get(name, cls.model_fields[name].default[0])
             filled[name] = tuple(value) if isinstance(value, list | tuple) else tuple(value for _ in levels)
@@ -192,6 +195,16 @@ class Hourglass(Genome):
         """A few words for a table."""
         skips = f"skip {_brief(self.channels_skip)}" if any(self.channels_skip) else "no skip"
         return f"hourglass {self.depth} x {_brief(self.channels_down)}, {skips}, {_brief(self.upsample)}"
+
+
+def _skips_of_deepest(skip: dict[str, Any], depth: int) -> list[Any]:
+    """`{deepest: 2, channels: 4}` as one entry for each level; all levels where there are fewer."""
+    count = skip.get("deepest")
+    if skip.keys() != {"deepest", "channels"} or not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        given = ", ".join(f"{name}: {value}" for name, value in skip.items())
+        raise ValueError(f"channels_skip is {{deepest: how many levels, channels: of each}}, got {{{given}}}")
+    with_skip = min(count, depth)
+    return [0] * (depth - with_skip) + [skip["channels"]] * with_skip
 
 
 PER_LEVEL = (
@@ -248,7 +261,36 @@ class Pyramid(Genome):
         return f"pyramid {self.scales} x {self.channels}"
 
 
-AnyGenome = Annotated[Hourglass | UNet | ResNet | Pyramid, Field(discriminator="family")]
+class Decoder(Genome):
+    """A decoder without an encoder: the Deep Decoder (Heckel & Hand, ICLR 2019) with 1x1 kernels, the
+    ConvDecoder (Darestani & Heckel, 2021) with 3x3.
+
+    `depth` layers double the sides, `before` or `after` their convolution, and one more does not; each is
+    followed by activation and norm, in this order, and no convolution has a bias. The network begins with
+    2^-depth of the picture's sides.
+    """
+
+    family: Literal["decoder"] = "decoder"
+    activation: Activation = "relu"
+    depth: Depth = 5
+    channels: Channels = 128
+    kernel: Kernel = 1
+    upsample: Upsampler = "bilinear"
+    order: Literal["before", "after"] = "after"
+
+    def canonical(self) -> Self:
+        """A 1x1 convolution has no padding, and comes to the same on either side of a fixed upsampler."""
+        if self.kernel > 1:
+            return self
+        order = "after" if self.upsample in FIXED_UPSAMPLERS else self.order
+        return self.model_copy(update={"padding": "reflect", "order": order})
+
+    def summary(self) -> str:
+        """A few words for a table."""
+        return f"decoder {self.depth} x {self.channels}, {self.kernel}x{self.kernel}, {self.upsample}"
+
+
+AnyGenome = Annotated[Hourglass | UNet | ResNet | Pyramid | Decoder, Field(discriminator="family")]
 parse_genome: Callable[[Any], Genome] = TypeAdapter(AnyGenome).validate_python
 
 
@@ -260,6 +302,7 @@ class GenomeFile(Part):
     image_channels: int = Field(3, ge=1, le=64)
     parameters: int | None = Field(None, description="with that number of image channels")
     provenance: dict[str, Any] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(default_factory=dict, description="values of a recipe that it was found with")
     genome: AnyGenome
 
 

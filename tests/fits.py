@@ -31,6 +31,7 @@ EVERY_FAMILY = {
     "unet": parse_genome({"family": "unet", "depth": 1, "width": 4, "input": INPUT}),
     "resnet": parse_genome({"family": "resnet", "blocks": 2, "channels": 4, "input": INPUT}),
     "pyramid": parse_genome({"family": "pyramid", "scales": 2, "channels": 4, "input": INPUT}),
+    "decoder": parse_genome({"family": "decoder", "depth": 2, "channels": 4, "kernel": 3, "input": INPUT}),
 }
 
 

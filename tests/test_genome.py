@@ -13,6 +13,7 @@ from dipsearch import catalog
 from dipsearch.error import UsageError
 from dipsearch.genome import (
     PER_LEVEL,
+    Decoder,
     FourierInput,
     Hourglass,
     MeshgridInput,
@@ -27,7 +28,7 @@ from dipsearch.genome import (
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS
 from dipsearch.network.build import FAMILIES, build, parameter_count
 from dipsearch.network.inputs import INPUTS, network_input
-from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
+from dipsearch.network.resampling import DOWNSAMPLERS, FIXED_UPSAMPLERS, UPSAMPLERS
 from dipsearch.space import load_space
 
 # name -> parameters, tensors that hold them, numbers in the norms' buffers, counted on the released code (None: not
@@ -62,6 +63,16 @@ PUBLISHED = {
     "double-dip-segment-mask": (35_161, None, None),
     "gp-dip-kernel": (49_685_673, None, None),
 }
+# Counted by hand: below by formula, per level two or three 3x3 blocks, one 1x1 block, one norm; then the head.
+COUNTED = {
+    "deep-decoder": 6 * 128**2 + 6 * 2 * 128 + 3 * 128,  # 100,224, as the paper says
+    "conv-decoder": 6 * 9 * 128**2 + 6 * 2 * 128 + 3 * 128,
+    "fasterdip-2-32": 6 * (9 * 32 * 32 + 32 + 64) + 2 * (32 * 32 + 32 + 64) + 2 * 64 + 3 * 33,
+    "fasterdip-2-64": (9 * 32 * 64 + 64 + 128) + 5 * (9 * 64**2 + 64 + 128) + 2 * (64**2 + 64 + 128) + 2 * 128 + 3 * 65,
+    "fasterdip-2-128": (
+        (9 * 32 * 128 + 128 + 256) + 5 * (9 * 128**2 + 128 + 256) + 2 * (128**2 + 128 + 256) + 2 * 256 + 3 * 129
+    ),
+}
 NAMED = list(catalog.names("genomes"))
 EVERY_KIND = [
     Hourglass(),
@@ -70,6 +81,7 @@ EVERY_KIND = [
     UNet(depth=2, plain_depth=1, width=4, input=FourierInput(frequencies=3)),
     ResNet(blocks=2, activation="swish", input=NoiseInput(channels=3, scale=1.5)),
     Pyramid(scales=3, norm="none"),
+    Decoder(depth=3, channels=8, kernel=3, upsample="lpf3", order="before", padding="zero"),
 ]
 SMALL = {
     "depth": 2,
@@ -121,6 +133,17 @@ def test_named_genome_has_the_published_counts(name: str) -> None:
     norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert buffers is None or sum(2 * norm.num_features + 1 for norm in norms) == buffers
     assert not list(net.buffers())
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_named_genome_has_the_parameters_counted_by_hand(name: str) -> None:
+    assert load_genome_file(name).parameters == COUNTED[name]
+
+
+def test_the_deep_decoder_has_the_size_that_its_paper_says() -> None:
+    for width, parameters in ((64, 25_536), (128, 100_224)):
+        genome = Decoder(channels=width, input=NoiseInput(channels=width))
+        assert parameter_count(build(genome)) == parameters
 
 
 def test_every_published_network_is_built_in() -> None:
@@ -189,6 +212,7 @@ def test_uniform_levels_are_written_as_one_value() -> None:
         (UNet(plain_depth=1), "U-Net 5 x 16, transposed"),
         (ResNet(), "ResNet 8 x 32"),
         (Pyramid(), "pyramid 6 x 8"),
+        (Decoder(), "decoder 5 x 128, 1x1, bilinear"),
     ],
 )
 def test_summary(genome: Hourglass, words: str) -> None:
@@ -255,6 +279,32 @@ def test_a_list_of_the_wrong_length_is_refused(gene: str, entries: int) -> None:
     assert f"{gene} has {entries} entries for depth 3" in refusal(**{"depth": 3, gene: [value] * entries})
 
 
+@pytest.mark.parametrize(
+    ("deepest", "skips"), [(0, (0, 0, 0)), (1, (0, 0, 4)), (2, (0, 4, 4)), (3, (4, 4, 4)), (8, (4, 4, 4))]
+)
+def test_skips_at_the_deepest_levels_only(deepest: int, skips: tuple[int, ...]) -> None:
+    data = {"family": "hourglass", "depth": 3, "channels_skip": {"deepest": deepest, "channels": 4}}
+    assert parse_genome(data) == Hourglass(depth=3, channels_skip=skips)
+
+
+@pytest.mark.parametrize(
+    "skip",
+    [
+        {"deepest": 2},
+        {"channels": 4},
+        {"deepest": -1, "channels": 4},
+        {"deepest": "two", "channels": 4},
+        {"deepest": True, "channels": 4},
+        {"deepest": 2, "channels": "four"},
+        {"deepest": 2, "channels": -4},
+        {"deepest": 2, "chanels": 4},
+    ],
+    ids=str,
+)
+def test_malformed_skips_at_the_deepest_levels_are_refused(skip: dict[str, object]) -> None:
+    assert "channels_skip" in refusal(depth=3, channels_skip=skip)
+
+
 @pytest.mark.parametrize("gene", ["kernel_down", "kernel_up", "kernel_skip"])
 @pytest.mark.parametrize("kernel", [2, 4, 0, -1, 17, [3, 4]])
 def test_even_and_absurd_kernels_are_refused(gene: str, kernel: int | list[int]) -> None:
@@ -295,8 +345,8 @@ def test_key_of_the_default_network_stays() -> None:
 
 
 def test_key_is_sixteen_hexadecimal_digits_for_every_family() -> None:
-    keys = [genome.key() for genome in (Hourglass(), UNet(), ResNet(), Pyramid())]
-    assert len(set(keys)) == 4
+    keys = [genome.key() for genome in (Hourglass(), UNet(), ResNet(), Pyramid(), Decoder())]
+    assert len(set(keys)) == 5
     assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys)
 
 
@@ -324,6 +374,28 @@ def test_what_cannot_matter_changes_neither_key_nor_function(
     assert one.key() == other.key()
     assert one.canonical() == other.canonical()
     assert torch.equal(output(one), output(other))
+
+
+TINY_DECODER = {"family": "decoder", "depth": 2, "channels": 4, "input": {"kind": "noise", "channels": 3}}
+
+
+@pytest.mark.parametrize("upsample", FIXED_UPSAMPLERS)
+def test_a_1x1_convolution_comes_to_the_same_before_and_after_a_fixed_upsampler(upsample: str) -> None:
+    one = parse_genome(TINY_DECODER | {"upsample": upsample})
+    other = parse_genome(TINY_DECODER | {"upsample": upsample, "order": "before", "padding": "zero"})
+    assert one != other and one.key() == other.key()
+    assert torch.equal(output(one), output(other))
+    larger = [parse_genome(genome.data() | {"kernel": 3}) for genome in (one, other)]
+    assert larger[0].key() != larger[1].key()
+    assert not torch.allclose(output(larger[0]), output(larger[1]))
+
+
+@pytest.mark.parametrize("upsample", [name for name in UPSAMPLERS if name not in FIXED_UPSAMPLERS])
+def test_the_order_matters_where_the_upsampler_learns(upsample: str) -> None:
+    one = parse_genome(TINY_DECODER | {"upsample": upsample})
+    other = parse_genome(TINY_DECODER | {"upsample": upsample, "order": "before"})
+    assert one.key() != other.key()
+    assert not torch.allclose(output(one), output(other))
 
 
 MATTERS: dict[str, dict[str, object]] = {
@@ -366,8 +438,23 @@ def test_what_matters_changes_the_key() -> None:
         (UNet(depth=2), [{"depth": 3}, {"plain_depth": 1}, {"width": 8}, {"upsample": "nearest"}, {"norm": "batch"}]),
         (ResNet(), [{"blocks": 3}, {"channels": 8}, {"norm": "none"}, {"padding": "zero"}, {"activation": "relu"}]),
         (Pyramid(), [{"scales": 3}, {"channels": 4}, {"norm": "none"}, {"padding": "zero"}, {"activation": "relu"}]),
+        (
+            Decoder(kernel=3),
+            [
+                {"depth": 3},
+                {"channels": 8},
+                {"kernel": 1},
+                {"kernel": 5},
+                {"upsample": "lpf2"},
+                {"order": "before"},
+                {"norm": "none"},
+                {"padding": "zero"},
+                {"activation": "elu"},
+                {"input": {"kind": "meshgrid"}},
+            ],
+        ),
     ],
-    ids=["unet", "resnet", "pyramid"],
+    ids=["unet", "resnet", "pyramid", "decoder"],
 )
 def test_every_gene_of_the_other_families_changes_the_key(genome: UNet, changes: list[dict[str, object]]) -> None:
     keys = {genome.key()} | {parse_genome(genome.data() | change).key() for change in changes}

@@ -4,7 +4,9 @@ import itertools
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+import scipy.signal
 import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from dipsearch import catalog
 from dipsearch.genome import (
+    Decoder,
     FourierInput,
     Genome,
     Hourglass,
@@ -27,7 +30,15 @@ from dipsearch.genome import (
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS, conv
 from dipsearch.network.build import FAMILIES, build, cost, parameter_count
 from dipsearch.network.inputs import INPUTS, network_input
-from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS, Lanczos2, lanczos2_kernel
+from dipsearch.network.resampling import (
+    DOWNSAMPLERS,
+    FIR_FILTERS,
+    FIXED_UPSAMPLERS,
+    UPSAMPLERS,
+    FixedFilter,
+    Lanczos2,
+    lanczos2_kernel,
+)
 from dipsearch.network.size import SizeRule, centre_crop
 from dipsearch.space import load_space
 
@@ -37,6 +48,7 @@ SMALL = {
     "unet": UNet(depth=2, width=2, input=NoiseInput(channels=3)),
     "resnet": ResNet(blocks=2, channels=4, input=NoiseInput(channels=3)),
     "pyramid": Pyramid(scales=3, channels=3, input=NoiseInput(channels=3)),
+    "decoder": Decoder(depth=2, channels=4, kernel=3, input=NoiseInput(channels=3)),
 }
 
 
@@ -188,6 +200,39 @@ def test_resnet_computes_what_the_paper_says() -> None:
         assert torch.allclose(net(z), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kernel", "order"), [(1, "after"), (3, "after"), (3, "before")])
+def test_decoder_computes_what_the_papers_say(kernel: int, order: str) -> None:
+    """Convolutions without bias, ReLU before the norm, and a last layer that keeps the size."""
+    genome = Decoder(depth=2, channels=4, kernel=kernel, order=order, padding="zero", input=NoiseInput(channels=3))
+    net = build(genome, seed=5)
+    layers = convolutions(net)
+    assert [layer.bias for layer in layers] == [None] * 4
+
+    def double(x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+    z = torch.rand(1, 3, 8, 12, generator=seeded())
+    with torch.no_grad():
+        x = z[:, :, 2::4, 2::4]
+        for layer in layers[:2]:
+            x = double(x) if order == "before" else x
+            x = F.conv2d(x, layer.weight, padding=kernel // 2)
+            x = normalised((double(x) if order == "after" else x).relu())
+        x = normalised(F.conv2d(x, layers[2].weight, padding=kernel // 2).relu())
+        expected = F.conv2d(x, layers[3].weight).sigmoid()
+        assert torch.allclose(net(z), expected, atol=1e-6)
+
+
+def test_the_low_resolution_input_of_a_decoder_has_the_deviation_of_z() -> None:
+    z = torch.rand(1, 3, 256, 256, generator=seeded())
+    net, seen = build(Decoder(depth=3, channels=2, input=NoiseInput(channels=3))), []
+    net.body[0].conv.register_forward_hook(lambda module, given, made: seen.append(given[0].tensor()))
+    net(z)
+    assert seen[0].shape == (1, 3, 32, 32)
+    assert seen[0].std().item() == pytest.approx(z.std().item(), rel=0.03)
+    assert seen[0].mean().item() == pytest.approx(z.mean().item(), rel=0.03)
+
+
 def test_added_skips_take_the_width_of_what_they_are_added_to() -> None:
     genome = parse_genome(TWO_LEVELS.data() | {"merge": "add"})
     skips = [module.skip.conv for module in build(genome).modules() if getattr(module, "skip", None) is not None]
@@ -281,6 +326,14 @@ def test_pyramid_count(scales: int, width: int) -> None:
     assert parameter_count(build(genome, 3)) == entries + norms + merges + 3 * (width * scales + 1)
 
 
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize(("depth", "width", "entering", "kernel"), [(1, 4, 2, 1), (5, 128, 128, 1), (2, 3, 5, 3)])
+def test_decoder_count(depth: int, width: int, entering: int, kernel: int, order: str) -> None:
+    genome = Decoder(depth=depth, channels=width, kernel=kernel, order=order, input=NoiseInput(channels=entering))
+    weights = entering * width * kernel**2 + depth * width**2 * kernel**2 + 3 * width
+    assert parameter_count(build(genome, 3)) == weights + (depth + 1) * 2 * width
+
+
 # Every part with every other
 
 
@@ -327,6 +380,13 @@ def test_every_upsampler_works_in_a_unet(upsample: str) -> None:
     check(UNet(depth=2, plain_depth=1, width=2, upsample=upsample), 31, 16)
 
 
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("upsample", UPSAMPLERS)
+def test_every_upsampler_works_in_a_decoder(upsample: str, kernel: int, order: str) -> None:
+    check(Decoder(depth=2, channels=4, kernel=kernel, upsample=upsample, order=order), 4, 9)
+
+
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_input_works_in_every_family(family: str, kind: str) -> None:
@@ -357,6 +417,10 @@ def test_every_family_at_every_size(family: str, size: tuple[int, int]) -> None:
         UNet(depth=1, width=2, padding="reflect", upsample="bicubic"),
         UNet(depth=2, plain_depth=2, width=1),
         Pyramid(scales=2, channels=2, norm="instance"),
+        Decoder(depth=1, channels=2, upsample="nearest"),
+        Decoder(depth=3, channels=4, kernel=5, order="before", upsample="kaiser60"),
+        Decoder(depth=2, channels=4, kernel=7, order="after", upsample="transposed"),
+        Decoder(depth=2, channels=4, kernel=3, padding="zero", norm="instance"),
     ],
     ids=lambda genome: genome.summary(),
 )
@@ -382,6 +446,7 @@ def test_size_rules_of_the_named_networks() -> None:
     assert build(load_genome("dip-library-unet")).size_rule == SizeRule(minimum=64, multiple_of=32)
     assert build(load_genome("dip-library-resnet")).size_rule == SizeRule(minimum=2, multiple_of=1)
     assert build(load_genome("dip-texture")).size_rule == SizeRule(minimum=64, multiple_of=32)
+    assert build(load_genome("deep-decoder")).size_rule == SizeRule(minimum=32, multiple_of=32)
 
 
 @pytest.mark.parametrize("size", [(33, 64), (100, 100), (127, 65), (50, 333)], ids=str)
@@ -416,11 +481,12 @@ def test_centre_crop_keeps_the_middle() -> None:
 
 def thin(genome: Genome) -> Genome:
     """The same structure with narrow layers: widths decide how long a pass takes."""
-    narrow: dict[str, dict[str, int]] = {
+    narrow: dict[str, dict[str, object]] = {
         "hourglass": {"channels_down": 6, "channels_up": 5},
-        "unet": {"width": 2},
+        "unet": {"width": 2, "activation": "leaky-relu"},  # behind two channels of ReLU, all may be zero
         "resnet": {"channels": 4},
         "pyramid": {"channels": 2},
+        "decoder": {"channels": 4},
     }
     return parse_genome(genome.data() | narrow[genome.family])
 
@@ -513,10 +579,82 @@ def test_every_downsampler_halves_inside_a_level(name: str) -> None:
     assert build(genome).body.down(z).tensor().shape == (1, 2, 8, 4)
 
 
-@pytest.mark.parametrize(("name", "line"), [("nearest", [0, 0, 4, 4, 8, 8]), ("bilinear", [0, 1, 3, 5, 7, 8])])
+@pytest.mark.parametrize(
+    ("name", "line"), [("nearest", [0, 0, 4, 4, 8, 8]), ("bilinear", [0, 1, 3, 5, 7, 8]), ("lpf2", [0, 2, 4, 6, 8, 8])]
+)
 def test_known_answers_of_upsamplers(name: str, line: list[float]) -> None:
     x = torch.tensor([0.0, 4.0, 8.0]).expand(1, 1, 3, 3)
     assert UPSAMPLERS[name](1)(x)[0, 0, 2].tolist() == line
+
+
+def zeros_then_filter(x: Tensor, taps: tuple[float, ...]) -> Tensor:
+    """Upsampling by a fixed filter as it is defined."""
+    reach = len(taps) // 2
+    long = x.new_zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+    long[..., ::2, ::2] = x
+    line = 2 * torch.tensor(taps, dtype=x.dtype)
+    kernel = torch.outer(line, line).expand(x.shape[1], 1, len(taps), len(taps))
+    return F.conv2d(F.pad(long, (reach,) * 4, mode="reflect"), kernel, groups=x.shape[1])
+
+
+@pytest.mark.parametrize("size", [(5, 5), (9, 6), (16, 31)], ids=str)
+@pytest.mark.parametrize("name", FIR_FILTERS)
+def test_fixed_filters_are_zeros_then_a_filter(name: str, size: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, *size, generator=seeded(), dtype=torch.float64)
+    assert torch.allclose(UPSAMPLERS[name](3)(x), zeros_then_filter(x, FIR_FILTERS[name]), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FIR_FILTERS)
+def test_fixed_filters_answer_an_impulse_with_their_taps(name: str) -> None:
+    x = torch.zeros(1, 1, 16, 20)
+    x[0, 0, 7, 9] = 1
+    taps = torch.tensor(FIR_FILTERS[name])
+    reach = len(taps) // 2
+    y = UPSAMPLERS[name](1)(x)[0, 0]
+    assert torch.allclose(y[14 - reach : 15 + reach, 18 - reach : 19 + reach], 4 * torch.outer(taps, taps), atol=1e-7)
+    assert y.abs().sum().item() == pytest.approx(4 * taps.abs().sum().item() ** 2, rel=1e-5)  # nothing elsewhere
+
+
+# what a filter makes of a constant is 1 + leak and 1 - leak in turn, in each direction
+@pytest.mark.parametrize(
+    ("name", "even", "odd"),
+    [("lpf2", 1, 1), ("lpf3", 2 * 0.536, 4 * (0.3389 - 0.107)), ("kaiser60", 1, 1), ("kaiser100", 1, 1)],
+)
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (8, 20)], ids=str)
+def test_fixed_filters_keep_a_constant(name: str, even: float, odd: float, size: tuple[int, int]) -> None:
+    y = UPSAMPLERS[name](1)(torch.full((1, 1, *size), 0.5))[0, 0]
+    for (row, first), (column, second) in itertools.product(enumerate((even, odd)), repeat=2):
+        assert torch.allclose(y[row::2, column::2], torch.tensor(0.5 * first * second), atol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "attenuation", "edge"), [("kaiser60", 60, 0.8), ("kaiser100", 95, 0.9)])
+def test_kaiser_filters_have_the_stop_band_that_they_are_named_for(name: str, attenuation: float, edge: float) -> None:
+    taps = FIR_FILTERS[name]
+    window = ("kaiser", scipy.signal.kaiser_beta(float(name.removeprefix("kaiser"))))
+    assert np.allclose(taps, scipy.signal.firwin(17, 0.5, window=window), atol=1e-12)
+    frequencies, response = scipy.signal.freqz(taps, worN=1024)
+    assert np.abs(response[frequencies >= edge * np.pi]).max() < 10 ** (-attenuation / 20)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", FIR_FILTERS)
+def test_fixed_filters_follow_type_and_layout_and_learn_nothing(name: str, dtype: torch.dtype) -> None:
+    x = torch.rand(2, 3, 6, 5, generator=seeded()).to(memory_format=torch.channels_last)
+    layer = UPSAMPLERS[name](3)
+    y = layer(x.to(dtype))
+    assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(y.float(), layer(x.contiguous()), atol=0.03 if dtype == torch.bfloat16 else 1e-5)
+    assert not list(layer.parameters()) and not layer.state_dict()
+
+
+def test_a_fixed_filter_has_the_gradient_of_its_values() -> None:
+    x = torch.rand(1, 2, 3, 4, generator=seeded(), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(FixedFilter(FIR_FILTERS["lpf3"]), (x,))
+
+
+def test_fixed_upsamplers_are_those_without_weights() -> None:
+    learned = [name for name in UPSAMPLERS if parameter_count(UPSAMPLERS[name](3))]
+    assert sorted([*learned, *FIXED_UPSAMPLERS]) == sorted(UPSAMPLERS)
 
 
 @pytest.mark.parametrize(("name", "value"), [("average", 2.5), ("max", 4.0)])

@@ -10,6 +10,7 @@ from torch import nn
 
 from dipsearch.genome import Genome
 from dipsearch.network.convolution import Convolution
+from dipsearch.network.decoder import DecoderNet
 from dipsearch.network.hourglass import HourglassNet
 from dipsearch.network.meter import Meter
 from dipsearch.network.pyramid import PyramidNet
@@ -22,6 +23,7 @@ FAMILIES: dict[str, Callable[[Any, int], Network]] = {
     "unet": UNetNet,
     "resnet": ResNetNet,
     "pyramid": PyramidNet,
+    "decoder": DecoderNet,
 }
 
 
