@@ -5,7 +5,8 @@ separator, is a path. Nothing here knows what a file means, and nothing here imp
 """
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -57,9 +58,14 @@ def locate(kind: str, name: str) -> Traversable:
 
 
 def load(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
-    """Read the file behind a name or path and parse it; any error is one line that names the file and key."""
+    """Read the file behind a name or path and parse it; an error is one line that names file, line and key."""
     file = locate(kind, name)
-    return validate(str(file), parse, read_yaml(file))
+    data = read_yaml(file)
+    try:
+        return parse(data)
+    except ValidationError as error:
+        key, _ = _problem(error.errors(include_url=False)[0])
+        raise UsageError(f"{file}, line {_line_of(file, key)}: {describe(error)}") from None
 
 
 def load_named(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
@@ -68,7 +74,8 @@ def load_named(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
 
     def parse_with_name(data: Any) -> Parsed:
         if isinstance(data, dict) and "name" in data:
-            raise UsageError(f"{file}: name: it is called as its file is; remove this key")
+            line = _line_of(file, ["name"])
+            raise UsageError(f"{file}, line {line}: name: it is called as its file is; remove this key")
         return parse(data | {"name": stem(kind, name)} if isinstance(data, dict) else data)
 
     return load(kind, name, parse_with_name)
@@ -91,13 +98,39 @@ def describe(error: ValidationError) -> str:
     """The problems that pydantic found, on one line: `key: message`, at most three of them."""
     problems = []
     for item in error.errors(include_url=False):
-        key = ".".join(str(part) for part in item["loc"]) or "(top level)"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] not in ("missing", "value_error") and isinstance(item["input"], str | int | float | bool):
-            message += f", got {str(item['input'])[:60]!r}"
-        problems.append(f"{key}: {message}")
+        key, message = _problem(item)
+        problems.append(f"{'.'.join(map(str, key)) or '(top level)'}: {message}")
     more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
     return " ".join(("; ".join(problems[:3]) + more).split())
+
+
+def _problem(item: Any) -> tuple[list[str | int], str]:
+    """The key and the message of one problem. A validator of the whole names the key first in its message."""
+    key, message = list(item["loc"]), item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error" and (named := re.match(r"([\w-]+(?:\.[\w-]+)*): ", message)):
+        return [*key, *named[1].split(".")], message[named.end() :]
+    if item["type"] not in ("missing", "value_error") and isinstance(item["input"], str | int | float | bool):
+        message += f", got {str(item['input'])[:60]!r}"
+    return key, message
+
+
+def _line_of(file: Traversable, key: Sequence[str | int]) -> int:
+    """The line of the innermost part of a key that stands in a file; what a parser put between is passed over."""
+    node = yaml.compose(file.read_bytes(), _Loader)
+    if node is None:
+        return 1
+    line = node.start_mark.line
+    for part in map(str, key):
+        if isinstance(node, yaml.MappingNode):
+            entries = {name.value: (name, value) for name, value in node.value}
+        elif isinstance(node, yaml.SequenceNode):
+            entries = {str(index): (value, value) for index, value in enumerate(node.value)}
+        else:
+            break
+        if part in entries:
+            named, node = entries[part]
+            line = named.start_mark.line
+    return int(line) + 1
 
 
 class _Loader(yaml.SafeLoader):

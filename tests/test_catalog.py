@@ -159,7 +159,7 @@ def test_every_built_in_file_can_be_located_and_read(kind: str) -> None:
 
 
 def test_built_in_names() -> None:
-    assert {"dip", "hourglass"} <= set(catalog.names("search_spaces"))
+    assert {"decoder", "dip", "small", "upsampling", "wide"} <= set(catalog.names("search_spaces"))
     assert {"denoise", "inpaint", "sr"} <= set(catalog.names("tasks"))
     assert {"dip-denoise", "dip-text"} <= set(catalog.names("genomes"))
 
@@ -226,6 +226,35 @@ def test_a_file_of_something_else_is_refused_on_one_line(text: str, path: Path) 
         load_genome(str(path))
     assert str(caught.value).startswith(str(path))
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("genome:\n  family: hourglass\n  norm: batsch\n", 3, "norm: "),
+        ("genome:\n  family: hourglass\n  depth: 2\n  upsample:\n  - nearest\n  - nearst\n", 6, "upsample.1: "),
+        ("genome:\n  family: hourglass\n  depth: 2\n  upsample: nearst\n", 4, "upsample.0: "),
+        ("genome: {family: resnet,\n  blocks: 3,\n  colour: 3}\n", 3, "colour: "),
+        ("about: x\ngenome: {family: resnet}\nparameters: many\n", 3, "parameters: "),
+        ("about: x\n\ngenome:\n  family: magic\n", 3, "genome: "),
+        ("family: resnet\n\nblocks: 0\n", 3, "blocks: "),
+        ("about: x\n", 1, "genome: "),
+        ("", 1, "(top level): "),
+        ("# only words\n\njust words\n", 3, "(top level): "),
+    ],
+)
+def test_an_error_names_the_line_of_its_key(text: str, line: int, key: str, path: Path) -> None:
+    path.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_genome(str(path))
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+    assert key in str(caught.value)
+
+
+def test_of_several_problems_the_first_one_s_line_is_named(path: Path) -> None:
+    path.write_text("family: resnet\nchannels: 0\nblocks: 0\n")
+    with pytest.raises(UsageError, match=r", line 3: resnet\.blocks: .*; resnet\.channels: "):
+        load_genome(str(path))
 
 
 # Writing

@@ -1,5 +1,6 @@
 """Tasks load or say what is wrong; observations depend on study seed, picture and repeat, and on nothing else."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -355,7 +356,7 @@ def test_a_wrong_task_is_an_error(tmp_path: Path, case: str) -> None:
     with pytest.raises(UsageError) as error:
         load_task(path)
     message = str(error.value)
-    assert message.startswith(f"{path}: ")
+    assert re.match(re.escape(path) + r", line \d+: ", message)
     for word in words:
         assert word in message.removeprefix(path)
     assert "\n" not in message
