@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dipsearch.error import UsageError
-from dipsearch.run import OK, RunStore
+from dipsearch.run import OK, RunStore, subject_of
 
 COLUMNS = {
     "rank": "rank",
@@ -159,7 +159,9 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
         "precision",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
-    frame["subject"] = frame["genome_key"].fillna(frame["name"])
+    frame["recipe_changes"] = pd.Series([run.get("recipe_changes") or {} for run in runs], dtype=object)
+    keys = frame["genome_key"].fillna(frame["name"])
+    frame["subject"] = [subject_of(key, changes) for key, changes in zip(keys, frame["recipe_changes"], strict=True)]
     frame["picture"] = [str(image).split(":")[-1].split("/")[-1] for image in frame["image"]]
     for column in ("psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks", "non_finite"):
         frame[column] = pd.to_numeric(frame[column])
@@ -174,6 +176,7 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         name=("name", "last"),
         summary=("summary", "first"),
         genome=("genome", "first"),
+        recipe_changes=("recipe_changes", "first"),
         psnr=("psnr", "mean"),
         oracle_psnr=("oracle_psnr", "mean"),
         ssim=("ssim", "mean"),

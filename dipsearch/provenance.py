@@ -22,7 +22,7 @@ def found_genome(store: RunStore, task: str, name: str) -> dict[str, Any]:
     metric, parameters = "", None
     for purpose, board in boards.items():
         rows = board.table[board.table["genome"].notna()]
-        known |= {str(row["name"]): row["genome"] for row in rows.to_dict("records")}
+        known |= {str(row["name"]): (row["genome"], row["recipe_changes"]) for row in rows.to_dict("records")}
         for row in rows[rows["name"] == name].to_dict("records"):
             metric, parameters = board.metric, int(row["parameters"])
             provenance[purpose] = {
@@ -40,11 +40,13 @@ def found_genome(store: RunStore, task: str, name: str) -> dict[str, Any]:
         raise UsageError(f"no runs for task {task!r} under {store.root}; run: dipsearch search --task {task}")
     if name not in known:
         raise UsageError(unknown("genome", name, known))
+    genome, changes = known[name]
     return {
         "about": f"found by dipsearch for task {task}",
         "source": f"dipsearch search --task {task}",
         "image_channels": 1 if metric == "gray" else 3,
         "parameters": parameters,
         "provenance": provenance,
-        "genome": known[name],
+        **({"recipe": changes} if changes else {}),
+        "genome": genome,
     }

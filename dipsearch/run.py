@@ -36,7 +36,9 @@ class Run:
     """One fit, or one classical baseline: what went in, what came out, where, how long.
 
     `protocol` identifies everything but the genome, the picture and the seeds: runs of one protocol
-    are comparable. PSNR in dB and SSIM under `metric`; `psnr` is the honest result, `oracle_psnr` is not.
+    are comparable. `recipe_changes`, which a search over recipes finds, belong to the genome and not to the
+    protocol, so that genomes that bring their own can be ranked. PSNR in dB and SSIM under `metric`; `psnr` is
+    the honest result, `oracle_psnr` is not.
     """
 
     task: str
@@ -70,6 +72,7 @@ class Run:
     gflop: float = 0.0
     device: str = "cpu"
     precision: str = ""
+    recipe_changes: dict[str, Any] | None = None  # values found with the genome, in place of the protocol's
     uncertainty: float | None = None  # mean over values of the standard deviation, of samples or an ensemble
     machine: dict[str, Any] = field(default_factory=dict)
     created: str = ""
@@ -78,16 +81,22 @@ class Run:
     @property
     def key(self) -> str:
         """What makes this run the same as another: its inputs."""
-        return run_key(self.protocol, self.genome_key or self.name, self.digest, self.seed)
+        judged = subject_of(self.genome_key or self.name, self.recipe_changes)
+        return run_key(self.protocol, judged, self.digest, self.seed)
+
+
+def subject_of(key: str, recipe_changes: dict[str, Any] | None) -> str:
+    """What a run judges: a genome by its key (a baseline by its name), or a genome with a recipe of its own."""
+    return hashed([key, recipe_changes]) if recipe_changes else key
 
 
 def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
-    """The key of a run: protocol, genome key (or baseline name), picture and seed."""
+    """The key of a run: protocol, subject, picture and seed."""
     return hashed([SCHEMA, protocol, subject, digest, seed])
 
 
 FIELDS = {entry.name: entry for entry in fields(Run)}
-LATER = {name: FIELDS[name] for name in ("non_finite", "precision", "uncertainty")}
+LATER = {name: FIELDS[name] for name in ("non_finite", "precision", "recipe_changes", "uncertainty")}
 
 
 class RunStore:

@@ -1,32 +1,29 @@
 """Search spaces: sets of genomes, written as YAML under search_spaces/.
 
 A space names genes with their choices, and one template of a genome for each family, in which `$gene`
-stands for the chosen value. Optuna always sees every gene, also those that the chosen family or depth
+stands for the chosen value. It may free values of the task's recipe, too: then what is searched for are pairs
+of a genome and a recipe. Optuna always sees every gene, also those that the chosen family or depth
 does not use: a fixed length keeps its joint models usable.
 """
 
-import itertools
+import math
 import random
-from collections.abc import Callable, Iterator
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from dipsearch import catalog
 from dipsearch.error import UsageError, unknown
+from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome, Part, parse_genome
+from dipsearch.template import Choice, Gene, fill, gene_name, genes_in, read
 
-Choice = bool | int | float | str
 Suggest = Callable[[str, list[Choice]], Choice]  # Optuna's `trial.suggest_categorical` is one
 FAMILY = "family"
-MOST_LEVELS = 8
-
-
-class Gene(Part):
-    """Choices of one gene; with `levels`, one slot for each of so many levels (`gene.0`, `gene.1`, …)."""
-
-    choices: tuple[Choice, ...] = Field(min_length=1)
-    levels: int | None = Field(None, ge=1, le=MOST_LEVELS)
+RECIPE = "recipe."  # what the slots of a recipe's values begin with
+BUDGET = ("iterations", "ensemble", "time_limit")  # of a recipe, and not free: trials are compared at one budget
+DRAWN = 200  # of a space, to see whether anything in it is valid
 
 
 class Space(Part):
@@ -37,6 +34,9 @@ class Space(Part):
     source: str = ""
     genes: dict[str, Gene]
     templates: dict[str, dict[str, Any]] = Field(min_length=1)
+    recipe: dict[str, Annotated[tuple[Choice, ...], Field(min_length=1)]] = Field(
+        default_factory=dict, description="fields of the task's recipe with their choices"
+    )
     start: tuple[str, ...] = Field((), description="genomes by name that a search tries first")
 
     @model_validator(mode="before")
@@ -49,10 +49,12 @@ class Space(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        used = {name for template in self.templates.values() for name in _genes_in(template)}
-        for name in used:
-            if name not in self.genes:
-                raise ValueError(unknown("gene", name, self.genes))
+        used = set()
+        for family, template in self.templates.items():
+            for where, name in genes_in(template, f"templates.{family}"):
+                if name not in self.genes:
+                    raise ValueError(f"{where}: {unknown('gene', name, self.genes)}")
+                used.add(name)
         if unused := set(self.genes) - used:
             raise ValueError(f"genes.{min(unused)}: no template uses it")
         for name in self.genes:
@@ -60,21 +62,37 @@ class Space(Part):
                 raise ValueError(f"genes.{name}: a gene may not be called {FAMILY!r} or have a dot in its name")
         for family, template in self.templates.items():
             self._check_depth(family, template.get("depth", 1))
-        if not any(self._valid(self.draw(_random(seed))) for seed in range(200)):
-            raise ValueError(f"the space has no valid genome; {self._first_problem()}")
+        self._check_recipe()
+        if not any(self._valid(self.draw(_random(seed))) for seed in range(DRAWN)):
+            raise ValueError(self._first_problem())
         return self
 
     def _check_depth(self, family: str, depth: Any) -> None:
         """The depth says how many slots of a per-level gene count, so it has to be known beforehand."""
         where = f"templates.{family}.depth"
         choices: tuple[Any, ...] = (depth,)
-        if name := _gene_name(depth):
+        if name := gene_name(depth):
             where, choices = f"genes.{name}", self.genes[name].choices
             if self.genes[name].levels is not None:
                 raise ValueError(f"{where}: the depth is one number, not one for each level")
         for choice in choices:
             if not isinstance(choice, int) or isinstance(choice, bool):
                 raise ValueError(f"{where}: a depth is a whole number, got {choice!r}")
+
+    def _check_recipe(self) -> None:
+        """Each value alone; what the task's recipe and the values together cannot be is known with the task."""
+        free = [name for name in Recipe.model_fields if name not in BUDGET]
+        for name, choices in self.recipe.items():
+            if name in BUDGET:
+                raise ValueError(f"recipe.{name}: trials are compared at one budget; choose from: {', '.join(free)}")
+            if name not in free:
+                raise ValueError(f"recipe.{name}: {unknown('field of a recipe', name, free)}")
+            for choice in choices:
+                try:
+                    Recipe.model_validate({name: choice})
+                except ValidationError as error:
+                    if any(item["loc"] for item in error.errors()):
+                        raise ValueError(f"recipe.{catalog.describe(error)}") from None
 
     @property
     def slots(self) -> dict[str, list[Choice]]:
@@ -85,7 +103,7 @@ class Space(Part):
         for name, gene in self.genes.items():
             levels = [name] if gene.levels is None else [f"{name}.{level}" for level in range(gene.levels)]
             slots |= {slot: list(gene.choices) for slot in levels}
-        return slots
+        return slots | {RECIPE + name: list(choices) for name, choices in self.recipe.items()}
 
     def suggest(self, suggest: Suggest) -> dict[str, Choice]:
         """Ask for every slot: `space.suggest(trial.suggest_categorical)`."""
@@ -101,15 +119,19 @@ class Space(Part):
         for _ in range(1000):
             if genome := self._valid(self.draw(rng)):
                 return genome
-        raise UsageError(f"space {self.name!r}: no valid genome among 1000 drawn; {self._first_problem()}")
+        raise UsageError(f"space {self.name!r}: {self._first_problem()}")
 
     def genome(self, chosen: dict[str, Choice]) -> Genome:
         """The genome of chosen slots; ValidationError where the space allows what no network can be."""
         family = str(chosen.get(FAMILY, next(iter(self.templates))))
-        return parse_genome({FAMILY: family} | _fill(self.templates[family], self.genes, chosen))
+        return parse_genome({FAMILY: family} | fill(self.templates[family], self.genes, chosen))
+
+    def changes(self, chosen: dict[str, Choice]) -> dict[str, Choice]:
+        """The chosen values of the task's recipe."""
+        return {name: chosen[RECIPE + name] for name in self.recipe}
 
     def find(self, genome: Genome) -> dict[str, Choice] | None:
-        """Slots that give a genome with this key, or None.
+        """Slots that give a genome with this key, or None; values of the recipe are the first of their choices.
 
         The genome is read as it is written, then in its canonical form; a third way of writing the same
         network is not found.
@@ -123,10 +145,10 @@ class Space(Part):
         chosen: dict[str, Choice] = {slot: choices[0] for slot, choices in self.slots.items()}
         if FAMILY in chosen:
             chosen[FAMILY] = genome.family
-        read: dict[str, set[Choice]] = {}
-        for slot, value in _read(template, genome.data(), self.genes):
-            read.setdefault(slot, set()).add(value)
-        for slot, values in read.items():
+        wanted: dict[str, set[Choice]] = {}
+        for slot, value in read(template, genome.data(), self.genes):
+            wanted.setdefault(slot, set()).add(value)
+        for slot, values in wanted.items():
             if len(values) > 1 or (value := next(iter(values))) not in self.slots.get(slot, []):
                 return None
             chosen[slot] = value
@@ -137,13 +159,15 @@ class Space(Part):
         return self.find(genome) is not None
 
     def size(self) -> int:
-        """How many different choices of genes that matter there are: at least the number of its genomes."""
-        return sum(self._family_size(template) for template in self.templates.values())
+        """How many different choices of what matters there are: at least the number of its genomes, times that
+        of its recipes."""
+        recipes = math.prod(len(choices) for choices in self.recipe.values())
+        return recipes * sum(self._family_size(template) for template in self.templates.values())
 
     def _family_size(self, template: dict[str, Any]) -> int:
-        used = set(_genes_in(template))
+        used = {name for _, name in genes_in(template)}
         depth = template.get("depth")
-        gene = _gene_name(depth)
+        gene = gene_name(depth)
         depths = self.genes[gene].choices if gene else (depth if isinstance(depth, int) else 5,)
         total = 0
         for chosen in depths:
@@ -161,65 +185,17 @@ class Space(Part):
             return None
 
     def _first_problem(self) -> str:
+        chosen = self.draw(_random(0))
+        where = f"templates.{chosen.get(FAMILY, next(iter(self.templates)))}: no valid genome among those drawn"
         try:
-            self.genome(self.draw(_random(0)))
+            self.genome(chosen)
         except ValidationError as error:
-            return f"for example: {catalog.describe(error)}"
-        return "try again"
+            return f"{where}; for example: {catalog.describe(error)}"
+        return where
 
 
 def _random(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 (nothing here is a secret)
-
-
-def _gene_name(value: Any) -> str | None:
-    return value[1:] if isinstance(value, str) and value.startswith("$") else None
-
-
-def _genes_in(template: Any) -> Iterator[str]:
-    if name := _gene_name(template):
-        yield name
-    elif isinstance(template, dict | list):
-        for part in template.values() if isinstance(template, dict) else template:
-            yield from _genes_in(part)
-
-
-def _fill(template: Any, genes: dict[str, Gene], chosen: dict[str, Choice]) -> Any:
-    """The template with every `$gene` replaced; a per-level gene becomes a list as long as the depth."""
-    depth = template.get("depth", 5)
-    depth = int(chosen[name]) if (name := _gene_name(depth)) else depth
-
-    def fill(part: Any) -> Any:
-        if name := _gene_name(part):
-            if genes[name].levels is None:
-                return chosen[name]
-            return [chosen[f"{name}.{level}"] for level in range(min(depth, genes[name].levels or 0))]
-        if isinstance(part, dict):
-            return {key: fill(value) for key, value in part.items()}
-        return [fill(value) for value in part] if isinstance(part, list) else part
-
-    return fill(template)
-
-
-def _read(template: Any, data: Any, genes: dict[str, Gene]) -> Iterator[tuple[str, Choice]]:
-    """What each slot would have to be for the template to give this data."""
-    depth = data.get("depth", 1)
-
-    def walk(part: Any, value: Any) -> Iterator[tuple[str, Choice]]:
-        if name := _gene_name(part):
-            levels = genes[name].levels
-            values = value if isinstance(value, list) else itertools.repeat(value, depth if levels else 1)
-            for level, item in enumerate(values):
-                yield (f"{name}.{level}" if levels else name), item
-        elif isinstance(part, dict) and isinstance(value, dict):
-            for key, inner in part.items():
-                yield from walk(inner, value.get(key))
-        elif isinstance(part, list):
-            entries = value if isinstance(value, list) else itertools.repeat(value)  # uniform lists are collapsed
-            for inner, entry in zip(part, entries, strict=False):
-                yield from walk(inner, entry)
-
-    return walk(template, data)
 
 
 def load_space(name: str) -> Space:

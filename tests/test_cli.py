@@ -148,6 +148,23 @@ def test_lists(kind: str, name: str, capsys: Captured) -> None:
     assert len(about.split()) > 2
 
 
+def test_list_of_spaces_says_how_large_and_whence(capsys: Captured) -> None:
+    assert main(["list", "spaces"]) == 0
+    small = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("small "))
+    assert " 6e+02 " in small  # 5 depths, 5 widths, 3 skips, 4 upsamplers, 2 kernels: 600
+    assert "hundred trials" in small and "Ulyanov" in small
+
+
+def test_show_space(folder: Path, capsys: Captured) -> None:
+    (folder / "mine.yaml").write_text(TINY_SPACE + "source: me\nrecipe: {learning_rate: [0.01, 0.001]}\n")
+    assert main(["show", "space", f"{folder}/mine.yaml"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("mine: tiny", "source: me", "size: 12 ", "width: 4, 6, 8", "learning_rate: 0.01, 0.001", "$width"):
+        assert words in shown
+    assert main(["show", "space", "dip"]) == 0
+    assert "skip for each of 6 levels: 0, 4, 16" in capsys.readouterr().out
+
+
 def test_show_genome(capsys: Captured) -> None:
     assert main(["show", "genome", "dip-denoise", "--size", "64"]) == 0
     shown = capsys.readouterr().out
@@ -159,13 +176,14 @@ def test_show_genome(capsys: Captured) -> None:
     ("given", "parts"),
     [
         (["search", "--task", "dwnsample"], ["'dwnsample'", "denoise, inpaint, sr"]),
-        (["search", "--task", "denoise", "--space", "nope"], ["'nope'", "dip, hourglass"]),
+        (["search", "--task", "denoise", "--space", "nope"], ["'nope'", "decoder, dip, small"]),
         (["search", "--task", "denoise", "--preset", "nope"], ["'nope'", "quick, standard, thorough"]),
         (["search", "--task", "denoise", "--sampler", "nope"], ["'nope'", "random, tpe"]),
         (["search", "--task", "denoise", "--device", "nope"], ["'nope'", "cuda"]),
         (["rerun", "--task", "denoise", "--genome", "nope"], ["'nope'", "dip-denoise"]),
         (["rerun", "--task", "denoise", "--genome", "dip-jpeg", "--preset", "nope"], ["'nope'", "paper"]),
         (["show", "genome", "nope"], ["'nope'", "dip-denoise"]),
+        (["show", "space", "nope"], ["'nope'", "upsampling, wide"]),
         (["leaderboard", "--task", "nope"], ["'nope'", "denoise, inpaint, sr"]),
         (["leaderboard", "--task", "denoise", "--format", "nope"], ["'nope'", "json"]),
         (["search", "--task", "./nowhere.yaml"], ["nowhere.yaml", "No such file"]),

@@ -446,7 +446,7 @@ def test_size_rules_of_the_named_networks() -> None:
     assert build(load_genome("dip-library-unet")).size_rule == SizeRule(minimum=64, multiple_of=32)
     assert build(load_genome("dip-library-resnet")).size_rule == SizeRule(minimum=2, multiple_of=1)
     assert build(load_genome("dip-texture")).size_rule == SizeRule(minimum=64, multiple_of=32)
-    assert build(load_genome("deep-decoder")).size_rule == SizeRule(minimum=32, multiple_of=32)
+    assert build(load_genome("deep-decoder")).size_rule == SizeRule(minimum=64, multiple_of=32)
 
 
 @pytest.mark.parametrize("size", [(33, 64), (100, 100), (127, 65), (50, 333)], ids=str)

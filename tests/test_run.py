@@ -150,7 +150,7 @@ def test_a_number_that_is_not_finite_is_never_written(tmp_path, field, value):
 # The key
 
 
-@pytest.mark.parametrize("field", ["protocol", "genome_key", "digest"])
+@pytest.mark.parametrize("field", ["protocol", "genome_key", "digest", "recipe_changes"])
 def test_the_key_depends_on(field):
     assert run_of(**{field: "other"}).key != run_of().key
 

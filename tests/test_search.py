@@ -19,9 +19,12 @@ from PIL import Image
 
 from dipsearch.cli import main
 from dipsearch.error import DipsearchError, UsageError
+from dipsearch.fitting.engine import start
 from dipsearch.fitting.step import Step
 from dipsearch.genome import load_genome, parse_genome
 from dipsearch.leaderboard import leaderboard, search_ranking
+from dipsearch.metric import psnr
+from dipsearch.provenance import found_genome
 from dipsearch.report.text import FORMATS
 from dipsearch.run import RunStore
 from dipsearch.search import evaluation
@@ -90,11 +93,11 @@ def write_task(room, name="task", *, search=2, effort=None, recipe=None, **field
     return write(room / f"{name}.yaml", task | fields)
 
 
-def write_space(room, name="space", genes=None, template=None, start=()):
+def write_space(room, name="space", genes=None, template=None, start=(), recipe=None):
     genes = GENES if genes is None else genes
     template = TEMPLATE if template is None else template
     data = {"about": "a test", "genes": genes, "templates": {"hourglass": template}, "start": [str(s) for s in start]}
-    return write(room / f"{name}.yaml", data)
+    return write(room / f"{name}.yaml", data | ({"recipe": recipe} if recipe else {}))
 
 
 def search_in(room, *, task="task", space="space", study="study", out="out", trials=None, seed=0, **settings):
@@ -440,6 +443,126 @@ def test_a_second_study_over_stored_runs_prunes_like_the_first(room):
     assert second.value < first.value
 
 
+# Recipes
+
+
+def recipes_searched(room, trials=8):
+    """A search over two networks and four recipes: the search, its trials, and the runs of each pair."""
+    recipe = {"learning_rate": [0.01, 0.002], "averaging": [0.0, 0.9]}
+    write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE, recipe=recipe)
+    work, trials = searched(room, trials=trials)
+    pairs = {}
+    for run in runs_in(room):
+        pairs.setdefault((run["genome_key"], tuple(sorted(run["recipe_changes"].items()))), []).append(run)
+    return work, trials, pairs
+
+
+def pair_of(work, trial):
+    space = work.settings.space
+    return space.genome(trial.params).key(), tuple(sorted(space.changes(trial.params).items()))
+
+
+def test_a_search_over_recipes_judges_pairs(room):
+    work, trials, pairs = recipes_searched(room)
+    assert {pair_of(work, trial) for trial in trials} == set(pairs)
+    assert len(pairs) > len({key for key, _ in pairs}) == 2
+    for trial in trials:
+        own = pairs[pair_of(work, trial)]
+        assert trial.value == pytest.approx(sum(run["psnr"] for run in own) / 2, rel=1e-12)
+    assert {run["protocol"] for runs in pairs.values() for run in runs} == {work.protocol.key}  # so they can be ranked
+    means = [runs[0]["psnr"] for runs in pairs.values()]
+    assert len(set(means)) == len(means)  # each pair was fitted on its own
+
+
+def test_a_pair_is_fitted_with_its_recipe(room):
+    work, trials, pairs = recipes_searched(room, trials=2)
+    for trial in trials:
+        genome, instance = work.settings.space.genome(trial.params), work.instances[0]
+        recipe = work.protocol.recipe.model_copy(update=work.settings.space.changes(trial.params))
+        fitted = start(genome, instance.y, instance.operator, recipe, seed=instance.seed, device="cpu")
+        fitted.advance()
+        (run,) = [run for run in pairs[pair_of(work, trial)] if run["digest"] == instance.digest]
+        assert psnr(fitted.result().x, instance.truth, "rgb") == pytest.approx(run["psnr"], abs=1e-9)
+
+
+def test_the_store_answers_for_the_same_recipe_only(room):
+    work, trials, _ = recipes_searched(room, trials=1)
+    genome, changes = work.settings.space.genome(trials[0].params), work.settings.space.changes(trials[0].params)
+    found = {
+        rate: work.protocol.changed(changes | {"learning_rate": rate}).find(work.store, genome.key(), work.instances[0])
+        for rate in (changes["learning_rate"], 0.5)
+    }
+    assert found[changes["learning_rate"]]["recipe_changes"] == changes
+    assert found[0.5] is None
+    assert work.protocol.find(work.store, genome.key(), work.instances[0]) is None
+
+
+def test_the_leaderboard_shows_each_pair_under_a_name_of_its_own(room):
+    work, _, pairs = recipes_searched(room)
+    table = leaderboard(work.store, "task", purpose="search", scope=work.protocol.scope(work.instances)).table
+    table = table[table["genome"].notna()]
+    assert len(table) == len(set(table["name"])) == len(pairs)
+    assert table["rank"].notna().all()
+    for row in table.to_dict("records"):
+        words = ", ".join(f"{name} {value}" for name, value in row["recipe_changes"].items())
+        assert row["summary"].endswith(f", {words}") and "learning_rate" in words
+
+
+def test_a_rerun_uses_the_recipe_that_a_genome_was_found_with(room):
+    work, _, _ = recipes_searched(room)
+    ranking = search_ranking(work.store, "task")
+    best = {row["name"]: row["recipe_changes"] for row in ranking.head(2).to_dict("records")}
+    again = rerun_in(room)
+    assert {name: candidate.changes for name, candidate in again.genomes.items()} == {"published": {}} | best
+    assert again.predict() > 0
+    runs = [run for run in again.run(ignore) if run["genome_key"]]
+    assert {run["name"]: run["recipe_changes"] for run in runs} == {"published": None} | best
+    assert len({run["protocol"] for run in rerun_runs(room)}) == 1
+    assert rerun_in(room).missing == []
+    board = leaderboard(work.store, "task")
+    assert board.table["rank"].notna().all() and {"published", *best} < set(board.table["name"])
+    found_on = dict(zip(board.table["name"], board.table["found_on"], strict=True))
+    assert all(found_on[name] == "0.png, 1.png" for name in best)
+
+
+def test_an_exported_genome_keeps_its_recipe(room):
+    work, _, _ = recipes_searched(room)
+    best = search_ranking(work.store, "task").iloc[0]
+    list(rerun_in(room, top=1).run(ignore))
+    write(room / "best.yaml", json.loads(json.dumps(found_genome(work.store, "task", best["name"]))))
+    again = rerun_in(room, named=[str(room / "best.yaml")])
+    assert again.genomes["best"].changes == best["recipe_changes"]
+    assert again.missing == []  # the same pair
+    write(room / "wrong.yaml", {"genome": TINY, "recipe": {"lerning_rate": 1}})
+    with pytest.raises(UsageError, match=r"wrong: recipe: lerning_rate"):
+        rerun_in(room, named=[str(room / "wrong.yaml")])
+
+
+def test_a_recipe_that_cannot_be_is_pruned_with_the_reason(room):
+    write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE, recipe={"stop": ["fixed", "discrepancy"]})
+    work, trials = searched(room, trials=6)
+    bad = [trial for trial in trials if trial.params["recipe.stop"] == "discrepancy"]
+    assert bad and all(trial.state.name == "PRUNED" for trial in bad)
+    assert all(reason.startswith("no such recipe: ") and "sigma" in reason for _, reason in work.pruned)
+    assert len(work.pruned) == len(bad)
+
+
+def test_a_network_that_diverged_with_one_recipe_is_fitted_with_another(room):
+    write_task(room, search=1, recipe={"iterations": 32})
+    template = TINY_TEMPLATE | DIVERGING | {"kernel_down": "$kernel"}
+    write_space(room, genes={"kernel": [3]}, template=template, recipe={"learning_rate": [10.0, 0.001]})
+    _, trials = searched(room, trials=6)
+    states = [(trial.params["recipe.learning_rate"], trial.state.name) for trial in trials]
+    assert set(states) == {(10.0, "PRUNED"), (0.001, "COMPLETE")}
+    assert states.index((10.0, "PRUNED")) < len(states) - 1 - states[::-1].index((0.001, "COMPLETE"))
+
+
+def test_values_of_a_recipe_are_read_as_the_recipe_reads_them(room):
+    work = search_in(room)
+    assert work.protocol.changed({"learning_rate": "1e-3"}).changes == {"learning_rate": 0.001}
+    assert work.protocol.changed({"averaging": 0}).key == work.protocol.changed({}).key == work.protocol.key
+
+
 # Kill and interrupt
 
 
@@ -553,7 +676,7 @@ def test_a_rerun_fits_the_best_found_and_the_published_genome(room):
     best = list(search_ranking(store, "task")["name"])[:2]
     work, told = rerun_in(room), []
     assert list(work.genomes) == ["published", *best]
-    assert work.genomes["published"] == load_genome(str(room / "published.yaml"))
+    assert work.genomes["published"].genome == load_genome(str(room / "published.yaml"))
     assert len(work.missing) == 3 * 4  # three genomes, two pictures, two seeds
     runs = list(work.run(lambda *given: told.append(given)))
     assert [run["genome_key"] is None for run in runs] == [True] * 8 + [False] * 12  # two baselines
@@ -621,7 +744,7 @@ def test_named_genomes_of_the_same_file_name_are_both_run(room):
         (room / folder).mkdir()
         write(room / folder / "best.yaml", TINY | {"kernel_down": kernel})
     work = rerun_in(room, named=[str(room / "a" / "best.yaml"), str(room / "b" / "best.yaml")])
-    keys = {genome.key() for name, genome in work.genomes.items() if name != "published"}
+    keys = {candidate.key for name, candidate in work.genomes.items() if name != "published"}
     assert keys == {parse_genome(TINY | {"kernel_down": kernel}).key() for kernel in (1, 3)}
 
 

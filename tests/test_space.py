@@ -51,7 +51,7 @@ def test_built_in_space_loads_with_its_name(name: str) -> None:
     space = load_space(name)
     assert space.name == name
     assert space.about and space.source
-    assert space.size() > 1000
+    assert space.size() > 500
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -165,8 +165,36 @@ def test_a_gene_inside_a_list_is_filled(tmp_path: Path) -> None:
     assert space.find(Hourglass(depth=2, channels_down=[2, 8])) == {"a": 2, "b": 8}
 
 
+DEEPEST = """
+about: skips at the deepest levels only
+genes: {depth: [2, 3, 4], levels: [0, 1, 3], skip: [4, 8]}
+templates:
+  hourglass:
+    depth: $depth
+    channels_down: 4
+    channels_up: 4
+    channels_skip: {deepest: $levels, channels: $skip}
+"""
+
+
+def test_skips_at_the_deepest_levels_are_filled_and_found(tmp_path: Path) -> None:
+    space = written(tmp_path, DEEPEST)
+    genomes = {}
+    for values in itertools.product(*space.slots.values()):
+        chosen = dict(zip(space.slots, values, strict=True))
+        genome = space.genome(chosen)
+        above = chosen["depth"] - min(chosen["levels"], chosen["depth"])
+        assert genome.channels_skip == (0,) * above + (chosen["skip"],) * (chosen["depth"] - above)
+        found = space.find(genome)
+        assert found is not None and space.genome(found) == genome
+        genomes[genome.key()] = genome
+    assert len(genomes) == 3 * (1 + 2 * 2)  # without skips, their width says nothing
+    for skip in ([4, 0, 0], [0, 4, 0], [0, 4, 8], [0, 4, 4], [0, 0, 16]):
+        assert Hourglass(depth=3, channels_down=4, channels_up=4, channels_skip=skip) not in space
+
+
 def test_membership_is_by_the_canonical_form() -> None:
-    space = load_space("hourglass")
+    space = load_space("wide")
     member = Hourglass(depth=1, channels_down=8, channels_up=8, channels_skip=0, kernel_skip=1)
     twin = Hourglass(depth=1, channels_down=8, channels_up=8, channels_skip=0, kernel_skip=7)
     assert member.key() == twin.key()
@@ -251,8 +279,70 @@ def test_no_valid_genome_says_why_on_one_line(tmp_path: Path) -> None:
     assert "channels_up" in refusal(tmp_path, text)
 
 
+NUMBERED = """about: x
+genes:
+  w: [4]
+  k:
+    choices: [3, 5]
+    levels: %s
+templates:
+  hourglass:
+    channels_up: $w
+    kernel_up: %s
+    depth: %s
+recipe:
+  learning_rate: [0.01, 0.001]
+  stop: [%s]
+  %s
+"""
+GOOD = ("2", "$k", "2", "fixed", "input_noise: [0.1]")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "line", "words"),
+    [
+        (0, "9", 6, ["genes.k.levels", "less than or equal to 8"]),
+        (1, "$kernel", 10, ["templates.hourglass.kernel_up", "unknown gene 'kernel'; choose from: k, w"]),
+        (1, "3", 4, ["genes.k", "no template uses it"]),
+        (1, "[$k, 4]", 8, ["templates.hourglass", "kernel_up", "no valid genome"]),
+        (2, "two", 11, ["templates.hourglass.depth", "'two'"]),
+        (3, "fixed, never", 14, ["recipe.stop", "'never'", "choose from: discrepancy, es-emv, es-wmv, fixed"]),
+        (4, "lerning_rate: [1]", 15, ["recipe.lerning_rate", "'lerning_rate'; choose from: averaging, burn_in"]),
+        (4, "input_noise: [0.1, -1]", 15, ["recipe.input_noise", "greater than or equal to 0", "'-1'"]),
+        (4, "input_noise: []", 15, ["recipe.input_noise"]),
+        (4, "iterations: [100]", 15, ["recipe.iterations", "one budget", "averaging"]),
+    ],
+)
+def test_errors_name_line_key_and_choices(place: int, value: str, line: int, words: list[str], tmp_path: Path) -> None:
+    written(tmp_path, NUMBERED % GOOD)
+    values = [*GOOD]
+    values[place] = value
+    message = refusal(tmp_path, NUMBERED % tuple(values))
+    assert f"mine.yaml, line {line}: " in message
+    assert all(word in message for word in words), message
+
+
+# Recipes
+
+
+def test_a_space_may_free_values_of_the_recipe(tmp_path: Path) -> None:
+    plain, space = written(tmp_path, TINY), written(tmp_path, TINY + "recipe: {learning_rate: [0.01, 0.001]}\n")
+    assert list(space.slots) == [*plain.slots, "recipe.learning_rate"]
+    assert space.size() == 2 * plain.size()
+    chosen = space.find(ResNet(blocks=2, channels=4))
+    assert chosen is not None and space.changes(chosen) == {"learning_rate": 0.01}
+    chosen["recipe.learning_rate"] = 0.001
+    assert space.changes(chosen) == {"learning_rate": 0.001}
+    assert space.genome(chosen) == ResNet(blocks=2, channels=4)
+    assert plain.changes(chosen) == {}
+
+
+def test_what_only_the_task_can_say_is_left_to_it(tmp_path: Path) -> None:
+    assert written(tmp_path, TINY + "recipe: {stop: [discrepancy]}\n").recipe == {"stop": ("discrepancy",)}
+
+
 def test_unknown_space_is_answered_with_the_choices() -> None:
-    with pytest.raises(UsageError, match="unknown space 'dpi'; choose from: dip, hourglass"):
+    with pytest.raises(UsageError, match="unknown space 'dpi'; choose from: decoder, dip, small, upsampling, wide"):
         load_space("dpi")
 
 

@@ -60,16 +60,21 @@ def export_genome(name: str, task_name: str, output: Path | None, out: Path) -> 
 @click.command(name="list")
 @click.argument("kind", type=click.Choice(["spaces", "tasks", "genomes", "operators"]))
 def list_command(kind: str) -> None:
-    """List what can be named: spaces, tasks, genomes or operators."""
+    """List what can be named: spaces (with their size and source), tasks, genomes or operators."""
     if kind == "operators":
         from dipsearch.operator import OPERATORS
 
         rows = {name: (operator.__doc__ or "").splitlines()[0] for name, operator in OPERATORS.items()}
+    elif kind == "spaces":
+        from dipsearch.catalog import names
+        from dipsearch.space import load_space
+
+        spaces = {name: load_space(name) for name in names("search_spaces")}
+        rows = {name: f"{space.size():>7.0e}  {space.about}; {space.source}" for name, space in spaces.items()}
     else:
         from dipsearch import catalog
 
-        folder = {"spaces": "search_spaces"}.get(kind, kind)
-        rows = {name: str(catalog.read_yaml(file).get("about", "")) for name, file in catalog.names(folder).items()}
+        rows = {name: str(catalog.read_yaml(file).get("about", "")) for name, file in catalog.names(kind).items()}
     width = max(map(len, rows), default=0)
     for name, about in rows.items():
         click.echo(f"{name:<{width}}  {about}")
@@ -96,6 +101,16 @@ def show_genome(name: str, size: int) -> None:
     click.echo(f"GFLOP per iteration  {price.gflop:.2f} at {size}x{size} (convolutions, forward and backward)")
     click.echo(f"memory of a step     {price.memory / 2**20:.0f} MiB, float32")
     click.echo(f"key                  {file.genome.key()}")
+
+
+@show.command(name="space")
+@click.argument("name")
+def show_space(name: str) -> None:
+    """Print a space's purpose, source, size, and what it leaves free. NAME is a name or a YAML file."""
+    from dipsearch.report.tree import space_tree
+    from dipsearch.space import load_space
+
+    click.echo(space_tree(load_space(name)))
 
 
 def task_stem(name: str) -> str:

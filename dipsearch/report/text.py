@@ -76,7 +76,7 @@ def as_csv(board: Leaderboard) -> str:
 
 def as_json(board: Leaderboard) -> str:
     """Full precision, with the protocol and what the numbers are."""
-    rows = json.loads(board.table[[*COLUMNS, "subject", "genome"]].to_json(orient="records"))
+    rows = json.loads(board.table[[*COLUMNS, "subject", "genome", "recipe_changes"]].to_json(orient="records"))
     facts = {"task": board.task, "preset": board.preset, "purpose": board.purpose, "metric": board.metric}
     return json.dumps({**facts, "images": board.images, "setting": board.setting, "rows": rows}, indent=1) + "\n"
 

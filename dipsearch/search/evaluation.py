@@ -1,6 +1,7 @@
 """One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from dipsearch.genome import Genome
 from dipsearch.leaderboard import Scope
 from dipsearch.metric import psnr, ssim
 from dipsearch.network.build import Cost, cost
-from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, write_atomically
+from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, subject_of, write_atomically
 from dipsearch.task import Effort, Observation, Task, observe
 
 SAVE_EVERY = 60.0  # seconds between two states of a fit
@@ -30,7 +31,11 @@ SAVE_EVERY = 60.0  # seconds between two states of a fit
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything about a run but the genome and the instance: what makes runs comparable."""
+    """Everything about a run but the genome and the instance: what makes runs comparable.
+
+    `recipe` is the one that fits run with, `changes` those of its values that belong to the genome that is
+    judged (`changed`): they are no part of the `key`.
+    """
 
     task: Task
     effort: Effort
@@ -38,6 +43,7 @@ class Protocol:
     purpose: str
     recipe: Recipe
     device: str = "auto"
+    changes: dict[str, Any] = field(default_factory=dict, init=False)
     setting: dict[str, Any] = field(init=False)
     key: str = field(init=False)
 
@@ -52,6 +58,16 @@ class Protocol:
         object.__setattr__(self, "setting", setting)
         object.__setattr__(self, "key", hashed(setting))
 
+    def changed(self, changes: dict[str, Any]) -> "Protocol":
+        """The same protocol for genomes that bring values of the recipe; ValidationError where these cannot be."""
+        if not changes:
+            return self
+        recipe = Recipe.model_validate(self.recipe.model_dump() | changes)
+        other = copy.copy(self)  # with the key and the setting of this one
+        object.__setattr__(other, "recipe", recipe)
+        object.__setattr__(other, "changes", self.changes | {name: getattr(recipe, name) for name in changes})
+        return other
+
     def observe(self, images: list[str], *, seed: int, repeats: int) -> list[Observation]:
         """Every picture with every repeat, pictures first."""
         return [
@@ -64,9 +80,12 @@ class Protocol:
         """What a leaderboard of these instances is made of."""
         return Scope(self.key, frozenset((instance.digest, instance.seed) for instance in instances))
 
-    def find(self, store: RunStore, subject: str, instance: Observation) -> dict[str, Any] | None:
+    def find(self, store: RunStore, key: str, instance: Observation) -> dict[str, Any] | None:
         """The stored run of a genome key or baseline name on an instance."""
-        return store.find(self.task.name, run_key(self.key, subject, instance.digest, instance.seed))
+        return store.find(self.task.name, self._run_key(key, instance))
+
+    def _run_key(self, key: str, instance: Observation) -> str:
+        return run_key(self.key, subject_of(key, self.changes), instance.digest, instance.seed)
 
     def fitting(self, genome: Genome, instance: Observation) -> Fitting | Ensemble:
         """A fit of this protocol, not yet started."""
@@ -80,6 +99,10 @@ class Protocol:
             truth=instance.truth,
             protocol=self.task.metric,
         )
+
+    def summary(self, genome: Genome) -> str:
+        """A genome and the recipe's values that belong to it, in a few words."""
+        return ", ".join([genome.summary(), *(f"{name} {value}" for name, value in self.changes.items())])
 
     def run(self, name: str, genome: Genome | None, instance: Observation, **outcome: Any) -> Run:
         """The record of an outcome."""
@@ -98,7 +121,8 @@ class Protocol:
             name=name,
             genome_key=genome.key() if genome else None,
             genome=genome.data() if genome else None,
-            summary=genome.summary() if genome else "(baseline)",
+            summary=self.summary(genome) if genome else "(baseline)",
+            recipe_changes=self.changes or None,
             machine=environment(),
             **outcome,
         )
@@ -168,7 +192,7 @@ class Protocol:
         """
         if found := self.find(store, genome.key(), instance):
             return found
-        path = store.unfinished(self.task.name, run_key(self.key, genome.key(), instance.digest, instance.seed))
+        path = store.unfinished(self.task.name, self._run_key(genome.key(), instance))
         fitting: Fitting | Ensemble | None = None
         try:
             fitting = self._begun(path, genome, instance)

@@ -6,12 +6,25 @@ from typing import Any
 
 from dipsearch import catalog
 from dipsearch.error import UsageError
-from dipsearch.genome import Genome, load_genome, parse_genome
+from dipsearch.genome import Genome, load_genome, load_genome_file, parse_genome
 from dipsearch.image import normal
 from dipsearch.leaderboard import search_ranking
-from dipsearch.run import RunStore
+from dipsearch.run import RunStore, subject_of
 from dipsearch.search.evaluation import Protocol, seconds_per_iteration
 from dipsearch.task import Observation, Task
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be judged: a genome, with the values of the recipe that it was found with."""
+
+    genome: Genome
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """As in a run."""
+        return subject_of(self.genome.key(), self.changes)
 
 
 @dataclass
@@ -27,13 +40,17 @@ class Rerun:
     """
 
     protocol: Protocol
-    genomes: dict[str, Genome]
+    genomes: dict[str, Candidate]
     store: RunStore
     seed: int
     seeds: int
     instances: list[Observation] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._protocols = {
+            name: catalog.validate(f"{name}: recipe", self.protocol.changed, candidate.changes)
+            for name, candidate in self.genomes.items()
+        }
         task, effort = self.protocol.task, self.protocol.effort
         images = list(task.images.evaluation[: effort.images])
         self.instances = self.protocol.observe(images, seed=self.seed, repeats=self.seeds)
@@ -47,23 +64,23 @@ class Rerun:
         return sorted({i.image for i in self.instances if normal(i.image) in names or i.digest in digests})
 
     @property
-    def missing(self) -> list[tuple[str, Genome, Observation]]:
+    def missing(self) -> list[tuple[str, Observation]]:
         """The fits that the store does not hold, all genomes of one instance before the next instance."""
         return [
-            (name, genome, instance)
+            (name, instance)
             for instance in self.instances
-            for name, genome in self.genomes.items()
-            if self.protocol.find(self.store, genome.key(), instance) is None
+            for name, candidate in self.genomes.items()
+            if self._protocols[name].find(self.store, candidate.genome.key(), instance) is None
         ]
 
     def predict(self) -> float:
         """Seconds for the missing fits, from a few timed steps of each genome."""
         seconds = 0.0
         missing = self.missing
-        for name, genome in self.genomes.items():
-            fits = [instance for other, _, instance in missing if other == name]
+        for name, candidate in self.genomes.items():
+            fits = [instance for other, instance in missing if other == name]
             if fits:
-                step = seconds_per_iteration(self.protocol, genome, fits[0])
+                step = seconds_per_iteration(self._protocols[name], candidate.genome, fits[0])
                 pixels = sum(instance.truth.numel() for instance in fits) / fits[0].truth.numel()
                 seconds += step * self.protocol.recipe.iterations * pixels
         return seconds
@@ -76,37 +93,42 @@ class Rerun:
         for instance in self.instances:
             for baseline in self.protocol.task.baselines:
                 yield self.protocol.baseline(self.store, baseline, instance)
-        for name, genome, instance in self.missing:
+        for name, instance in self.missing:
 
             def tell(iteration: int, score: float, name: str = name, instance: Observation = instance) -> None:
                 watch(name, instance, iteration, score)
 
-            yield self.protocol.evaluate(self.store, name, genome, instance, tell)
+            yield self._protocols[name].evaluate(self.store, name, self.genomes[name].genome, instance, tell)
 
 
-def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Genome]:
+def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Candidate]:
     """The genomes to judge, by name: the task's published one, and those named or the best `top` found.
 
     UsageError where nothing is named and nothing was searched.
     """
-    published = load_genome(task.genome)
+    published = Candidate(load_genome(task.genome))
     chosen = _named(named) if named else _best(task, store)
-    others = [(name, genome) for name, genome in chosen.items() if genome.key() != published.key()]
+    others = [(name, candidate) for name, candidate in chosen.items() if candidate.key != published.key]
     return {catalog.stem("genomes", task.genome): published} | dict(others if named else others[:top])
 
 
-def _named(names: list[str]) -> dict[str, Genome]:
+def _named(names: list[str]) -> dict[str, Candidate]:
     stems = [catalog.stem("genomes", name) for name in names]
+    files = [load_genome_file(name) for name in names]
     # two files of one name are told apart by their paths
     return {
-        stem if stems.count(stem) == 1 else name: load_genome(name) for stem, name in zip(stems, names, strict=True)
+        stem if stems.count(stem) == 1 else name: Candidate(file.genome, file.recipe)
+        for stem, name, file in zip(stems, names, files, strict=True)
     }
 
 
-def _best(task: Task, store: RunStore) -> dict[str, Genome]:
+def _best(task: Task, store: RunStore) -> dict[str, Candidate]:
     ranking = search_ranking(store, task.name)
     if ranking.empty:
         raise UsageError(
             f"no finished trial for task {task.name!r} under {store.root}; run: dipsearch search --task {task.name}"
         )
-    return {str(row["name"]): parse_genome(row["genome"]) for row in ranking.to_dict("records")}
+    return {
+        str(row["name"]): Candidate(parse_genome(row["genome"]), row["recipe_changes"])
+        for row in ranking.to_dict("records")
+    }

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
-from dipsearch.run import RunStore, environment, write_atomically
+from dipsearch.run import RunStore, environment, subject_of, write_atomically
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.objective import ENOUGH_FOR_A_TEST, RUNGS, Gated, Objective, Pruned
 from dipsearch.search.settings import Settings
@@ -143,19 +143,19 @@ class Search:
         chosen = self.settings.space.suggest(trial.suggest_categorical)  # type: ignore[arg-type]
         summary, value, reason, whole = "", None, "", False
         try:
-            genome = self._genome(chosen)
-            summary = genome.summary()
-            trial.set_user_attr("genome_key", genome.key())
+            genome, protocol = self._genome(chosen)
+            summary, key = protocol.summary(genome), subject_of(genome.key(), protocol.changes)
+            trial.set_user_attr("subject", key)
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
-            self._refuse_repeats(genome, trial.number)
+            self._refuse_repeats(key, trial.number)
             objective = Objective(
-                self.protocol,
+                protocol,
                 self.instances,
                 self.store,
                 self.settings.seed,
                 self.settings.effort.max_gflop,
                 best=self._best_values,
-                name=self._published.get(genome.key(), genome.key()[:8]),
+                name=self._published.get(key, key[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
             )
             value, whole = objective(genome, trial)
@@ -185,16 +185,20 @@ class Search:
             )
         )
 
-    def _genome(self, chosen: dict[str, Any]) -> Genome:
+    def _genome(self, chosen: dict[str, Any]) -> tuple[Genome, Protocol]:
+        """What was chosen: a genome, and the protocol with the chosen values of the recipe."""
+        space, what = self.settings.space, "network"
         try:
-            return self.settings.space.genome(chosen)
+            genome = space.genome(chosen)
+            what = "recipe"
+            return genome, self.protocol.changed(space.changes(chosen))
         except ValidationError as error:
-            raise Pruned(f"no such network: {catalog.describe(error)}") from None
+            raise Pruned(f"no such {what}: {catalog.describe(error)}") from None
 
-    def _refuse_repeats(self, genome: Genome, number: int) -> None:
-        """A network that was pruned once is pruned again without a fit (the store answers for fitted ones)."""
+    def _refuse_repeats(self, key: str, number: int) -> None:
+        """What was pruned once is pruned again without a fit (the store answers for what was fitted)."""
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
-            if trial.number != number and trial.user_attrs.get("genome_key") == genome.key():
+            if trial.number != number and trial.user_attrs.get("subject") == key:
                 raise Pruned(f"pruned before: {trial.user_attrs.get('reason', 'no reason was kept')}")
 
     def _open(self) -> optuna.Study:
