@@ -103,6 +103,15 @@ class Space(Part):
                 return genome
         raise UsageError(f"space {self.name!r}: no valid genome among 1000 drawn; {self._first_problem()}")
 
+    def genomes(self) -> Iterator[Genome]:
+        """Every valid genome, each network once; for a space that is small enough."""
+        seen = set()
+        for values in itertools.product(*self.slots.values()):
+            genome = self._valid(dict(zip(self.slots, values, strict=True)))
+            if genome is not None and genome.key() not in seen:
+                seen.add(genome.key())
+                yield genome
+
     def genome(self, chosen: dict[str, Choice]) -> Genome:
         """The genome of chosen slots; ValidationError where the space allows what no network can be."""
         family = str(chosen.get(FAMILY, next(iter(self.templates))))
