@@ -6,7 +6,9 @@ does not use: a fixed length keeps its joint models usable.
 """
 
 import itertools
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -14,7 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from dipsearch import catalog
 from dipsearch.error import UsageError, unknown
-from dipsearch.genome import Genome, Part, parse_genome
+from dipsearch.genome import INTERPOLATIONS, Cell, Genome, Part, parse_genome
 
 Choice = bool | int | float | str
 Suggest = Callable[[str, list[Choice]], Choice]  # Optuna's `trial.suggest_categorical` is one
@@ -134,6 +136,8 @@ class Space(Part):
             chosen[FAMILY] = genome.family
         read: dict[str, set[Choice]] = {}
         for slot, value in _read(template, genome.data(), self.genes):
+            if isinstance(value, dict | list):  # a cell where the space has names
+                return None
             read.setdefault(slot, set()).add(value)
         for slot, values in read.items():
             if len(values) > 1 or (value := next(iter(values))) not in self.slots.get(slot, []):
@@ -146,22 +150,48 @@ class Space(Part):
         return self.find(genome) is not None
 
     def size(self) -> int:
-        """How many different choices of genes that matter there are: at least the number of its genomes."""
-        return sum(self._family_size(template) for template in self.templates.values())
+        """How many different choices of genes that matter there are: at least the number of its genomes.
 
-    def _family_size(self, template: dict[str, Any]) -> int:
+        Nested parts with genes of their own, such as an upsampling cell, count exactly: without what is invalid, and
+        without what is written in two ways.
+        """
+        return sum(self._family_size(family) for family in self.templates)
+
+    def _family_size(self, family: str) -> int:
+        template = self.templates[family]
         used = set(_genes_in(template))
         depth = template.get("depth")
         gene = _gene_name(depth)
         depths = self.genes[gene].choices if gene else (depth if isinstance(depth, int) else 5,)
+        parts = [names for part in template.values() if (names := self._own_genes(part, template))]
+        nested = math.prod(self._distinct(family, names) for names in parts)
         total = 0
         for chosen in depths:
-            count = 1
-            for name in used - {gene}:
+            count = nested
+            for name in used.difference([gene], *parts):
                 choices = len(self.genes[name].choices)
                 count *= choices if self.genes[name].levels is None else choices ** int(chosen)
             total += count
         return total
+
+    def _own_genes(self, part: Any, template: dict[str, Any]) -> set[str]:
+        """The genes of a nested part of a template, if they are one slot each and stand nowhere else."""
+        inside, everywhere = Counter(_genes_in(part)), Counter(_genes_in(template))
+        own = isinstance(part, dict) and all(
+            count == everywhere[name] and self.genes[name].levels is None for name, count in inside.items()
+        )
+        return set(inside) if own else set()
+
+    def _distinct(self, family: str, names: set[str]) -> int:
+        """How many different genomes these genes make where all others stay as they are."""
+        rng = _random(0)
+        draws = (self.draw(rng) | ({FAMILY: family} if len(self.templates) > 1 else {}) for _ in range(1000))
+        others = next((chosen for chosen in draws if self._valid(chosen)), None)
+        if others is None:
+            return 0
+        every = itertools.product(*(self.genes[name].choices for name in names))
+        genomes = (self._valid(others | dict(zip(names, values, strict=True))) for values in every)
+        return len({genome.key() for genome in genomes if genome})
 
     def _valid(self, chosen: dict[str, Choice]) -> Genome | None:
         try:
@@ -220,6 +250,8 @@ def _read(template: Any, data: Any, genes: dict[str, Gene]) -> Iterator[tuple[st
             values = value if isinstance(value, list) else itertools.repeat(value, depth if levels else 1)
             for level, item in enumerate(values):
                 yield (f"{name}.{level}" if levels else name), item
+        elif isinstance(part, dict) and value in INTERPOLATIONS:  # the name of a cell
+            yield from walk(part, Cell(primitive=value).model_dump())
         elif isinstance(part, dict) and isinstance(value, dict):
             for key, inner in part.items():
                 yield from walk(inner, value.get(key))

@@ -15,6 +15,7 @@ from dipsearch.genome import (
     PER_LEVEL,
     FourierInput,
     Hourglass,
+    Linked,
     MeshgridInput,
     NoiseInput,
     Pyramid,
@@ -61,12 +62,17 @@ PUBLISHED = {
     "double-dip-segment": (35_179, None, None),
     "double-dip-segment-mask": (35_161, None, None),
     "gp-dip-kernel": (49_685_673, None, None),
+    "nas-dip-denoise": (3_924_867, None, None),
+    "nas-dip-sr": (3_512_835, None, None),
+    "nas-dip-inpaint": (10_710_273, None, None),
 }
 NAMED = list(catalog.names("genomes"))
 EVERY_KIND = [
     Hourglass(),
     Hourglass(depth=2, channels_down=[8, 16], channels_skip=[0, 4], upsample=["nearest", "transposed"]),
     Hourglass(depth=1, merge="add", input=MeshgridInput(), conv1x1_after_up=False),
+    Hourglass(depth=2, upsample=[{"primitive": "nearest", "convolution": "plain"}, "nearest"]),
+    Linked(depth=2, links=["11", "01"], upsample={"primitive": "transposed", "activation": "relu"}),
     UNet(depth=2, plain_depth=1, width=4, input=FourierInput(frequencies=3)),
     ResNet(blocks=2, activation="swish", input=NoiseInput(channels=3, scale=1.5)),
     Pyramid(scales=3, norm="none"),
@@ -295,8 +301,8 @@ def test_key_of_the_default_network_stays() -> None:
 
 
 def test_key_is_sixteen_hexadecimal_digits_for_every_family() -> None:
-    keys = [genome.key() for genome in (Hourglass(), UNet(), ResNet(), Pyramid())]
-    assert len(set(keys)) == 4
+    keys = [genome.key() for genome in (Hourglass(), Linked(), UNet(), ResNet(), Pyramid())]
+    assert len(set(keys)) == 5
     assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys)
 
 
