@@ -62,7 +62,10 @@ class Ladder:
             value = score(instances, iterations)
             trial.report(value, self.keep**rung)
             if trial.should_prune():
-                raise Pruned(f"rung: {value:.2f} dB at {iterations} iterations, instances: {instances}")
+                most, end = stages[-1]
+                raise Pruned(
+                    f"rung: {value:.2f} dB at {iterations} of {end} iterations, on {instances} of {most} pictures"
+                )
         return score(*stages[-1])
 
 
