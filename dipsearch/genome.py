@@ -7,14 +7,25 @@ builds it, so a new upsampler or norm is known here as soon as it is in its dict
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    model_validator,
+)
 
 from dipsearch import catalog
 from dipsearch.error import unknown
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS
+from dipsearch.network.cell import CONVOLUTIONS, GROUPS, PRIMITIVES
 from dipsearch.network.resampling import DOWNSAMPLERS, FIXED_UPSAMPLERS, UPSAMPLERS
 
 
@@ -37,10 +48,6 @@ Activation = Annotated[str, _named("activation", ACTIVATIONS)]
 Norm = Annotated[str, _named("norm", NORMS)]
 Padding = Annotated[str, _named("padding", PADDINGS)]
 Downsampler = Annotated[str, _named("downsampler", DOWNSAMPLERS)]
-# One upsampler: a name today. A cell (primitive, convolution, kernel, activation: NAS-DIP) will be a second
-# member of this union, and cross-level links a field of Hourglass: defaults never enter a key, so that
-# neither changes the keys of the genomes that exist.
-Upsampler = Annotated[str, _named("upsampler", UPSAMPLERS)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
 SkipChannels = Annotated[int, Field(ge=0, le=4096)]
 Kernel = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
@@ -51,6 +58,72 @@ class Part(BaseModel):
     """Frozen data in which an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+INTERPOLATIONS = ("bilinear", "bicubic", "nearest")  # upsamplers without weights, which are primitives as well
+
+
+class Cell(Part):
+    """An upsampler taken apart (NAS-DIP): a primitive that doubles a map, and a convolution after it.
+
+    Both have the same kernel, and the activation follows either. With `pixel-shuffle-last`, the convolution comes
+    first. Every cell has to keep the number of channels: what cannot at any number is refused here, what cannot
+    at some numbers by the genome that has the cell (`divisor`).
+    """
+
+    primitive: Annotated[str, _named("primitive", PRIMITIVES)]
+    convolution: Annotated[str, _named("convolution", CONVOLUTIONS)] = "none"
+    kernel: Kernel = 3
+    activation: Activation = "none"
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        if self.primitive == "transposed" and self.convolution != "none":
+            raise ValueError(f"'transposed' convolves already: no convolution may follow it, got {self.convolution!r}")
+        if self.primitive.startswith("pixel-shuffle") and self.convolution in ("none", "depthwise"):
+            fit = ", ".join(name for name in CONVOLUTIONS if name not in ("none", "depthwise"))
+            raise ValueError(
+                f"{self.primitive!r} takes a convolution that changes the number of channels, not "
+                f"{self.convolution!r}; choose from: {fit}"
+            )
+        return self
+
+    @property
+    def divisor(self) -> int:
+        """What has to divide the number of channels."""
+        shuffled = GROUPS if self.primitive == "pixel-shuffle" else 1
+        return shuffled * (GROUPS if self.convolution == "split-sum" else 1)
+
+    @property
+    def is_interpolation(self) -> bool:
+        """Whether nothing in it is learned, and no kernel chosen."""
+        return self.primitive in INTERPOLATIONS and self.convolution == "none"
+
+    def canonical(self) -> "Cell | str":
+        """The same cell without a kernel that cannot matter; a name where that says all."""
+        if not self.is_interpolation:
+            return self
+        return self.primitive if self.activation == "none" else self.model_copy(update={"kernel": 3})
+
+    def __str__(self) -> str:
+        words = [self.primitive, self.convolution, f"{self.kernel}x{self.kernel}", self.activation]
+        return " ".join(word for word in words[: 1 if self.is_interpolation else 3] + words[3:] if word != "none")
+
+
+# One upsampler: a name, or a cell. Defaults never enter a key, so that cells do not change the keys of genomes without.
+Upsampler = Annotated[
+    Annotated[str, _named("upsampler", UPSAMPLERS), Tag("name")] | Annotated[Cell, Tag("cell")],
+    Discriminator(lambda value: "cell" if isinstance(value, dict | Cell) else "name"),
+]
+
+
+def _canonical(upsampler: str | Cell) -> str | Cell:
+    return upsampler.canonical() if isinstance(upsampler, Cell) else upsampler
+
+
+def _check_divisor(upsampler: str | Cell, channels: int) -> None:
+    if isinstance(upsampler, Cell) and channels % upsampler.divisor:
+        raise ValueError(f"upsample: {upsampler} needs a multiple of {upsampler.divisor} channels, got {channels}")
 
 
 class NoiseInput(Part):
@@ -111,7 +184,7 @@ class Genome(Part, ABC):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def data(self) -> dict[str, Any]:
-        """Plain data for YAML or JSON: family first, a uniform per-level list as one number."""
+        """Plain data for YAML or JSON: family first, a uniform per-level list as one value."""
         plain = {"family": self.family} | self.model_dump(mode="json")
         return {name: _collapse(value) for name, value in plain.items()}
 
@@ -121,7 +194,8 @@ class Genome(Part, ABC):
 
 
 def _collapse(value: Any) -> Any:
-    return value[0] if isinstance(value, list) and value and len(set(value)) == 1 else value
+    uniform = isinstance(value, list) and value and all(entry == value[0] for entry in value)
+    return value[0] if uniform and not isinstance(value[0], list) else value  # a matrix stays
 
 
 def _brief(values: tuple[Any, ...]) -> str:
@@ -169,11 +243,13 @@ class Hourglass(Genome):
         for name in PER_LEVEL:
             if (entries := len(getattr(self, name))) != self.depth:
                 raise ValueError(f"{name} has {entries} entries for depth {self.depth}")
+        for upsampler, channels in zip(self.upsample, self.channels_merged(), strict=True):
+            _check_divisor(upsampler, channels)
         return self
 
     def canonical(self) -> Self:
         """Unused skip genes, the merge of nothing, and the padding of nothing are set to their defaults."""
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = {"upsample": tuple(_canonical(upsampler) for upsampler in self.upsample)}
         if not any(self.channels_skip):
             changes["merge"] = "concatenate"
         elif self.merge == "add":
@@ -212,6 +288,76 @@ PER_LEVEL = (
 )  # fmt: skip
 
 
+Bit = Annotated[int, Field(ge=0, le=1)]
+Bits = Annotated[tuple[Bit, ...], BeforeValidator(lambda row: tuple(row) if isinstance(row, str) else row)]
+
+
+class Linked(Genome):
+    """An encoder-decoder whose decoder levels may take maps of every encoder level (NAS-DIP).
+
+    Level i works at 1 / 2^i of the resolution. `links[i][j]` is 1 where decoder level i merges source j, which is z
+    for j = 0, and else what the encoder passes from level j - 1 to level j. A link within a level is a 1x1 block;
+    one to a finer level repeats `upsample`, one to a coarser level a block of stride 2, and each step between two
+    levels is one module that all links share. Links are written as rows of bits, or as `{offsets: [-1, 0, 3]}`:
+    the same offsets j - i at every level.
+    """
+
+    family: Literal["linked"] = "linked"
+    depth: Depth = 5
+    channels: Channels = 128
+    upsample: Upsampler = "bilinear"
+    links: tuple[Bits, ...] = Field(((1,),), validate_default=False)
+    merge: Literal["add", "concatenate"] = "add"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spread(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(depth := data.get("depth", 5), int) or not 1 <= depth <= 8:
+            return data
+        links = data.get("links", {"offsets": [0]})
+        if isinstance(links, dict):
+            offsets = links.get("offsets")
+            if set(links) != {"offsets"} or not isinstance(offsets, list | tuple):
+                raise ValueError("links: rows of bits, or {offsets: [...]}")
+            for offset in offsets:
+                if offset not in range(1 - depth, depth):
+                    raise ValueError(f"links.offsets: from {1 - depth} to {depth - 1} at depth {depth}, got {offset!r}")
+            links = toeplitz(offsets, depth)
+        return data | {"links": links}
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if (rows := len(self.links)) != self.depth:
+            raise ValueError(f"links has {rows} rows for depth {self.depth}")
+        for index, row in enumerate(self.links):
+            if len(row) != self.depth:
+                raise ValueError(f"links.{index} has {len(row)} bits for depth {self.depth}")
+        _check_divisor(self.upsample, self.channels)
+        return self
+
+    def canonical(self) -> Self:
+        """The merge of nothing is set to its default, and so is the kernel of an interpolation."""
+        merge = self.merge if any(map(any, self.links)) else "add"
+        return self.model_copy(update={"merge": merge, "upsample": _canonical(self.upsample)})
+
+    @property
+    def offsets(self) -> tuple[int, ...] | None:
+        """The offsets source - level of its links, or None where they differ from level to level."""
+        found = {j - i for i, row in enumerate(self.links) for j, bit in enumerate(row) if bit}
+        return tuple(sorted(found)) if toeplitz(found, self.depth) == self.links else None
+
+    def summary(self) -> str:
+        """A few words for a table."""
+        offsets = self.offsets
+        links = f"{sum(map(sum, self.links))} links" if offsets is None else f"links {' '.join(map(str, offsets))}"
+        return f"linked {self.depth} x {self.channels}, {links if offsets != () else 'no links'}, {self.upsample}"
+
+
+def toeplitz(offsets: Collection[int], depth: int) -> tuple[tuple[int, ...], ...]:
+    """The matrix of links whose bits depend on the offset (source - decoder level) only."""
+    return tuple(tuple(int(j - i in offsets) for j in range(depth)) for i in range(depth))
+
+
 class UNet(Genome):
     """The U-Net of the paper's architecture comparison: max pooling, concatenated encoder maps.
 
@@ -227,6 +373,15 @@ class UNet(Genome):
     plain_depth: Annotated[int, Field(ge=0, le=2)] = 0
     width: Annotated[int, Field(ge=1, le=256)] = 16
     upsample: Upsampler = "transposed"
+
+    @model_validator(mode="after")
+    def _check_width(self) -> Self:
+        _check_divisor(self.upsample, 2 * self.width)  # which divides the width of every level below
+        return self
+
+    def canonical(self) -> Self:
+        """The kernel of an interpolation is set to its default."""
+        return self.model_copy(update={"upsample": _canonical(self.upsample)})
 
     def summary(self) -> str:
         """A few words for a table."""
@@ -278,19 +433,27 @@ class Decoder(Genome):
     upsample: Upsampler = "bilinear"
     order: Literal["before", "after"] = "after"
 
+    @model_validator(mode="after")
+    def _check_widths(self) -> Self:
+        _check_divisor(self.upsample, self.channels)
+        if self.order == "before":
+            _check_divisor(self.upsample, self.input.channels)
+        return self
+
     def canonical(self) -> Self:
         """A 1x1 convolution has no padding, and comes to the same on either side of a fixed upsampler."""
+        upsample = _canonical(self.upsample)
         if self.kernel > 1:
-            return self
-        order = "after" if self.upsample in FIXED_UPSAMPLERS else self.order
-        return self.model_copy(update={"padding": "reflect", "order": order})
+            return self.model_copy(update={"upsample": upsample})
+        order = "after" if upsample in FIXED_UPSAMPLERS else self.order
+        return self.model_copy(update={"upsample": upsample, "padding": "reflect", "order": order})
 
     def summary(self) -> str:
         """A few words for a table."""
         return f"decoder {self.depth} x {self.channels}, {self.kernel}x{self.kernel}, {self.upsample}"
 
 
-AnyGenome = Annotated[Hourglass | UNet | ResNet | Pyramid | Decoder, Field(discriminator="family")]
+AnyGenome = Annotated[Hourglass | Linked | UNet | ResNet | Pyramid | Decoder, Field(discriminator="family")]
 parse_genome: Callable[[Any], Genome] = TypeAdapter(AnyGenome).validate_python
 
 

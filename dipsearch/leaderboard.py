@@ -16,11 +16,13 @@ COLUMNS = {
     "summary": "network",
     "psnr": "PSNR",
     "psnr_sd": "sd",
+    "held_out": "held-out PSNR",
     "oracle_psnr": "oracle PSNR",
     "ssim": "SSIM",
     "parameters": "parameters",
     "gflop": "GFLOP/it",
     "seconds": "seconds",
+    "front": "front",
     "images": "images",
     "seeds": "seeds",
     "rollbacks": "rollbacks",
@@ -141,7 +143,24 @@ def _latest(chosen: pd.DataFrame) -> Scope:
     return Scope(str(latest["protocol"]), max(sets, key=lambda instances: (sets[instances], len(instances))))
 
 
+NUMBERS = (
+    "psnr", "held_out", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks", "non_finite",
+)  # fmt: skip
 MADE_ON = ("machine", "device", "precision")
+
+
+def with_front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
+    """The table with a mark in `front` at the Pareto front: ranked genomes than which none both ranks as high and
+    costs as little.
+
+    Args:
+        table: of a leaderboard.
+        cost: `gflop`, `parameters` or `seconds`.
+    """
+    ranked = table[table["rank"].notna() & table["genome"].notna()].sort_values(["rank", cost])
+    least = ranked[cost].cummin().shift(fill_value=float("inf"))
+    front = set(ranked.index[ranked[cost] < least])
+    return table.assign(front=["*" if index in front else "" for index in table.index])
 
 
 def _machine(machine: dict[str, Any] | None, device: str, precision: str | None) -> str:
@@ -154,8 +173,8 @@ def _machine(machine: dict[str, Any] | None, device: str, precision: str | None)
 def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     columns = [
         "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "study_seed", "seed", "name",
-        "summary", "genome_key", "genome", "status", "psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds",
-        "rollbacks", "non_finite", "created", "machine", "device",
+        "summary", "genome_key", "genome", "status", "psnr", "held_out", "oracle_psnr", "ssim",
+        "parameters", "gflop", "seconds", "rollbacks", "non_finite", "created", "machine", "device",
         "precision",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
@@ -163,7 +182,17 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     keys = frame["genome_key"].fillna(frame["name"])
     frame["subject"] = [subject_of(key, changes) for key, changes in zip(keys, frame["recipe_changes"], strict=True)]
     frame["picture"] = [str(image).split(":")[-1].split("/")[-1] for image in frame["image"]]
-    for column in ("psnr", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks", "non_finite"):
+    for column in (
+        "psnr",
+        "held_out",
+        "oracle_psnr",
+        "ssim",
+        "parameters",
+        "gflop",
+        "seconds",
+        "rollbacks",
+        "non_finite",
+    ):
         frame[column] = pd.to_numeric(frame[column])
     return frame
 
@@ -172,12 +201,14 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
     """One row for each genome and baseline."""
     instances = len(rows[["digest", "seed"]].drop_duplicates())
     rows = rows.assign(seed=rows["study_seed"].astype(str) + "/" + rows["repeat"].astype(str))  # over pictures
+    judged = "psnr" if rows["psnr"].notna().any() else "held_out"  # without a truth
     table = rows.groupby("subject", sort=False).agg(
         name=("name", "last"),
         summary=("summary", "first"),
         genome=("genome", "first"),
         recipe_changes=("recipe_changes", "first"),
         psnr=("psnr", "mean"),
+        held_out=("held_out", "mean"),
         oracle_psnr=("oracle_psnr", "mean"),
         ssim=("ssim", "mean"),
         parameters=("parameters", "max"),
@@ -187,12 +218,13 @@ def _table(rows: pd.DataFrame) -> pd.DataFrame:
         non_finite=("non_finite", "sum"),
         images=("digest", "nunique"),
         seeds=("seed", "nunique"),
-        fits=("psnr", "count"),
+        fits=(judged, "count"),
     )
-    by_seed = rows.groupby(["subject", "seed"])["psnr"].mean().groupby("subject")
+    by_seed = rows.groupby(["subject", "seed"])[judged].mean().groupby("subject")
     table["psnr_sd"] = by_seed.std(ddof=1)
     table["failed"] = rows[rows["status"] != OK].groupby("subject").size()
     table["failed"] = table["failed"].fillna(0).astype(int)
     whole = table["fits"] == instances
-    table["rank"] = table["psnr"].where(whole).rank(ascending=False, method="min")
-    return table.sort_values(["rank", "psnr"], ascending=[True, False], na_position="last").reset_index()
+    table["rank"] = table[judged].where(whole).rank(ascending=False, method="min")
+    table = table.sort_values(["rank", judged], ascending=[True, False], na_position="last").reset_index()
+    return table.assign(front="")

@@ -72,6 +72,7 @@ class Run:
     gflop: float = 0.0
     device: str = "cpu"
     precision: str = ""
+    held_out: float | None = None  # dB, as PSNR, of held-out values of the observation, its noise included
     recipe_changes: dict[str, Any] | None = None  # values found with the genome, in place of the protocol's
     uncertainty: float | None = None  # mean over values of the standard deviation, of samples or an ensemble
     machine: dict[str, Any] = field(default_factory=dict)
@@ -96,7 +97,7 @@ def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
 
 
 FIELDS = {entry.name: entry for entry in fields(Run)}
-LATER = {name: FIELDS[name] for name in ("non_finite", "precision", "recipe_changes", "uncertainty")}
+LATER = {name: FIELDS[name] for name in ("non_finite", "precision", "uncertainty", "held_out", "recipe_changes")}
 
 
 class RunStore:

@@ -6,9 +6,11 @@ of a genome and a recipe. Optuna always sees every gene, also those that the cho
 does not use: a fixed length keeps its joint models usable.
 """
 
+import itertools
 import math
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -121,6 +123,15 @@ class Space(Part):
                 return genome
         raise UsageError(f"space {self.name!r}: {self._first_problem()}")
 
+    def genomes(self) -> Iterator[Genome]:
+        """Every valid genome, each network once; for a space that is small enough."""
+        seen = set()
+        for values in itertools.product(*self.slots.values()):
+            genome = self._valid(dict(zip(self.slots, values, strict=True)))
+            if genome is not None and genome.key() not in seen:
+                seen.add(genome.key())
+                yield genome
+
     def genome(self, chosen: dict[str, Choice]) -> Genome:
         """The genome of chosen slots; ValidationError where the space allows what no network can be."""
         family = str(chosen.get(FAMILY, next(iter(self.templates))))
@@ -147,6 +158,8 @@ class Space(Part):
             chosen[FAMILY] = genome.family
         wanted: dict[str, set[Choice]] = {}
         for slot, value in read(template, genome.data(), self.genes):
+            if isinstance(value, dict | list):  # a cell where the space has names
+                return None
             wanted.setdefault(slot, set()).add(value)
         for slot, values in wanted.items():
             if len(values) > 1 or (value := next(iter(values))) not in self.slots.get(slot, []):
@@ -159,24 +172,51 @@ class Space(Part):
         return self.find(genome) is not None
 
     def size(self) -> int:
-        """How many different choices of what matters there are: at least the number of its genomes, times that
-        of its recipes."""
-        recipes = math.prod(len(choices) for choices in self.recipe.values())
-        return recipes * sum(self._family_size(template) for template in self.templates.values())
+        """How many different choices of what matters there are: at least the number of its genomes, times that of
+        its recipes.
 
-    def _family_size(self, template: dict[str, Any]) -> int:
+        Nested parts with genes of their own, such as an upsampling cell, count exactly: without what is invalid, and
+        without what is written in two ways.
+        """
+        recipes = math.prod(len(choices) for choices in self.recipe.values())
+        return recipes * sum(self._family_size(family) for family in self.templates)
+
+    def _family_size(self, family: str) -> int:
+        template = self.templates[family]
         used = {name for _, name in genes_in(template)}
         depth = template.get("depth")
         gene = gene_name(depth)
         depths = self.genes[gene].choices if gene else (depth if isinstance(depth, int) else 5,)
+        parts = [names for part in template.values() if (names := self._own_genes(part, template))]
+        nested = math.prod(self._distinct(family, names) for names in parts)
         total = 0
         for chosen in depths:
-            count = 1
-            for name in used - {gene}:
+            count = nested
+            for name in used.difference([gene], *parts):
                 choices = len(self.genes[name].choices)
                 count *= choices if self.genes[name].levels is None else choices ** int(chosen)
             total += count
         return total
+
+    def _own_genes(self, part: Any, template: dict[str, Any]) -> set[str]:
+        """The genes of a nested part of a template, if they are one slot each and stand nowhere else."""
+        inside, everywhere = (Counter(name for _, name in genes_in(where)) for where in (part, template))
+        own = isinstance(part, dict) and "deepest" not in part  # what that means depends on the depth
+        own = own and all(
+            count == everywhere[name] and self.genes[name].levels is None for name, count in inside.items()
+        )
+        return set(inside) if own else set()
+
+    def _distinct(self, family: str, names: set[str]) -> int:
+        """How many different genomes these genes make where all others stay as they are."""
+        rng = _random(0)
+        draws = (self.draw(rng) | ({FAMILY: family} if len(self.templates) > 1 else {}) for _ in range(1000))
+        others = next((chosen for chosen in draws if self._valid(chosen)), None)
+        if others is None:
+            return 0
+        every = itertools.product(*(self.genes[name].choices for name in names))
+        genomes = (self._valid(others | dict(zip(names, values, strict=True))) for values in every)
+        return len({genome.key() for genome in genomes if genome})
 
     def _valid(self, chosen: dict[str, Choice]) -> Genome | None:
         try:

@@ -18,7 +18,7 @@ from dipsearch.genome import Part
 from dipsearch.image import SMALLEST, digest, expand, normal, read
 from dipsearch.metric import PROTOCOLS
 from dipsearch.network.size import centre_crop
-from dipsearch.operator import NOISES, OPERATORS, Mask, Options
+from dipsearch.operator import NOISES, OPERATORS, Mask, MaskOptions, Options
 from dipsearch.seed import seed_of
 
 
@@ -100,7 +100,10 @@ class SearchEffort(Effort):
     timeout: float = Field(gt=0, description="seconds, after which no trial starts")
     repeats: int = Field(1, ge=1, description="seeds for each picture")
     start_up: int = Field(8, ge=1, description="random trials, and trials never pruned")
-    max_gflop: float | None = Field(None, gt=0, description="of an iteration; a dearer genome is pruned unfitted")
+    # a genome that would take more is pruned unfitted
+    max_gflop: float | None = Field(None, gt=0, description="of an iteration")
+    max_seconds: float | None = Field(None, gt=0, description="of a fit, predicted from a few steps")
+    max_memory: float | None = Field(None, gt=0, description="MiB of a fit")
 
 
 class RerunEffort(Effort):
@@ -121,6 +124,7 @@ class Task(Part):
     genome: str = Field(description="the published network, always judged beside the found ones")
     baselines: tuple[Annotated[str, _known("baseline", BASELINES)], ...] = ()
     images: Images
+    truth: bool = Field(True, description="false: pictures are observations themselves, of which no clean one is known")
     recipe: Recipe = Recipe()
     search: dict[str, SearchEffort] = Field(min_length=1)
     rerun: dict[str, RerunEffort] = Field(min_length=1)
@@ -159,6 +163,22 @@ class Task(Part):
         )
         return self.model_copy(update={"images": images, verb: efforts})
 
+    def without_truth(self, mask: str | None = None) -> Self:
+        """The task for pictures that are observations themselves; search presets keep their pixels as they are.
+
+        UsageError where the operator needs a `mask`, or takes none.
+        """
+        operator = self.operator
+        if isinstance(operator.options, MaskOptions):
+            mask = mask or operator.options.file
+            if mask is None:
+                raise UsageError("without a truth, a mask has to say which pixels are missing: --mask FILE")
+            operator = OperatorChoice.model_validate({"name": operator.name, "file": mask})
+        elif mask is not None:
+            raise UsageError(f"--mask: the operator {operator.name!r} takes none")
+        search = {name: effort.model_copy(update={"shrink": 1}) for name, effort in self.search.items()}
+        return self.model_copy(update={"truth": False, "operator": operator, "search": search})
+
     @property
     def image_channels(self) -> int:
         """1 where the metric reads pictures as grey, else 3."""
@@ -182,7 +202,8 @@ class Observation:
     """One damaged picture, and what made it: an instance of a task.
 
     `digest` identifies the clean pixels; `seed` is made of study seed, picture and repeat, and everything
-    drawn for this instance (mask, noise, z, weights) is drawn from it.
+    drawn for this instance (mask, noise, z, weights) is drawn from it. Without a clean picture, `truth` is None and
+    `digest` is of the observation.
     """
 
     image: str
@@ -190,9 +211,16 @@ class Observation:
     repeat: int
     study_seed: int
     seed: int
-    truth: Tensor
+    truth: Tensor | None
     y: Tensor
     operator: nn.Module
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the picture to restore."""
+        _, channels, height, width = self.y.shape
+        factor = int(getattr(self.operator, "factor", 1))
+        return channels, height * factor, width * factor
 
 
 def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
@@ -214,13 +242,17 @@ def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
 
 
 def observe(task: Task, effort: Effort, image: str, *, seed: int, repeat: int) -> Observation:
-    """Damage one picture of a task; equal arguments give equal bits."""
+    """Damage one picture of a task, or take it as it is where the task has no truth; equal arguments give equal
+    bits."""
     truth = read_truth(task, effort, image)
     name = digest(truth)
     instance = seed_of(seed, name, repeat)
     generator = torch.Generator().manual_seed(seed_of(instance, "corruption"))
     options = task.operator_for(effort).options
     operator = options.draw(truth, generator)  # type: ignore[attr-defined]
+    if not task.truth:
+        y = operator(truth) if isinstance(operator, Mask) else truth
+        return Observation(image, name, repeat, seed, instance, None, y, operator)
     noise = task.noise
     y = NOISES[noise.name](options.observe(operator, truth), generator, noise.sigma, noise.clip)
     if isinstance(operator, Mask):

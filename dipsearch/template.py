@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dipsearch.genome import Part
+from dipsearch.genome import INTERPOLATIONS, Cell, Part
 
 Choice = bool | int | float | str
 MOST_LEVELS = 8
@@ -60,6 +60,8 @@ def read(template: Any, data: Any, genes: dict[str, Gene]) -> Iterator[tuple[str
             values = value if isinstance(value, list) else itertools.repeat(value, depth if levels else 1)
             for level, item in enumerate(values):
                 yield (f"{name}.{level}" if levels else name), item
+        elif isinstance(part, dict) and value in INTERPOLATIONS:  # the name of a cell
+            yield from walk(part, Cell(primitive=value).model_dump())
         elif isinstance(part, dict) and isinstance(value, dict):
             for key, inner in part.items():
                 yield from walk(inner, value.get(key))

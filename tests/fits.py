@@ -28,6 +28,7 @@ def tiny(**genes):
 GENOME = tiny()
 EVERY_FAMILY = {
     "hourglass": tiny(depth=2, channels_skip=2),
+    "linked": parse_genome({"family": "linked", "depth": 2, "channels": 4, "links": ["11", "10"], "input": INPUT}),
     "unet": parse_genome({"family": "unet", "depth": 1, "width": 4, "input": INPUT}),
     "resnet": parse_genome({"family": "resnet", "blocks": 2, "channels": 4, "input": INPUT}),
     "pyramid": parse_genome({"family": "pyramid", "scales": 2, "channels": 4, "input": INPUT}),

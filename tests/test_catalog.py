@@ -232,8 +232,8 @@ def test_a_file_of_something_else_is_refused_on_one_line(text: str, path: Path) 
     ("text", "line", "key"),
     [
         ("genome:\n  family: hourglass\n  norm: batsch\n", 3, "norm: "),
-        ("genome:\n  family: hourglass\n  depth: 2\n  upsample:\n  - nearest\n  - nearst\n", 6, "upsample.1: "),
-        ("genome:\n  family: hourglass\n  depth: 2\n  upsample: nearst\n", 4, "upsample.0: "),
+        ("genome:\n  family: hourglass\n  depth: 2\n  upsample:\n  - nearest\n  - nearst\n", 6, "upsample.1.name: "),
+        ("genome:\n  family: hourglass\n  depth: 2\n  upsample: nearst\n", 4, "upsample.0.name: "),
         ("genome: {family: resnet,\n  blocks: 3,\n  colour: 3}\n", 3, "colour: "),
         ("about: x\ngenome: {family: resnet}\nparameters: many\n", 3, "parameters: "),
         ("about: x\n\ngenome:\n  family: magic\n", 3, "genome: "),

@@ -156,6 +156,7 @@ def test_what_a_pending_map_is_made_of_is_not_changed_by_making_it():
 # Networks that keep less
 
 WIDE = {"channels_down": 6, "channels_up": 5, "depth": 2}
+CELL = {"convolution": "separable", "kernel": 3, "activation": "leaky-relu"}
 NETWORKS = {
     **EVERY_FAMILY,
     **{f"merge {merge}": tiny(**WIDE, channels_skip=[3, 2], merge=merge) for merge in ("concatenate", "add")},
@@ -170,9 +171,15 @@ NETWORKS = {
     **{f"downsample {name}": tiny(**WIDE, channels_skip=2, downsample=name) for name in DOWNSAMPLERS},
     **{
         f"{family} norm {norm}": parse_genome(EVERY_FAMILY[family].data() | {"norm": norm})
-        for family, norm in itertools.product(("unet", "resnet", "pyramid"), NORMS)
+        for family, norm in itertools.product(("linked", "unet", "resnet", "pyramid"), NORMS)
     },
     **{f"unet {name}": parse_genome(EVERY_FAMILY["unet"].data() | {"upsample": name}) for name in UPSAMPLERS},
+    **{
+        f"{family} with a cell, {primitive}": parse_genome(
+            EVERY_FAMILY[family].data() | {"upsample": CELL | {"primitive": primitive}}
+        )
+        for family, primitive in itertools.product(("hourglass", "linked", "unet"), ("nearest", "pixel-shuffle-last"))
+    },
 }
 
 

@@ -16,6 +16,7 @@ from dipsearch.genome import (
     Decoder,
     FourierInput,
     Hourglass,
+    Linked,
     MeshgridInput,
     NoiseInput,
     Pyramid,
@@ -62,6 +63,9 @@ PUBLISHED = {
     "double-dip-segment": (35_179, None, None),
     "double-dip-segment-mask": (35_161, None, None),
     "gp-dip-kernel": (49_685_673, None, None),
+    "nas-dip-denoise": (3_924_867, None, None),
+    "nas-dip-sr": (3_512_835, None, None),
+    "nas-dip-inpaint": (10_710_273, None, None),
 }
 # Counted by hand: below by formula, per level two or three 3x3 blocks, one 1x1 block, one norm; then the head.
 COUNTED = {
@@ -78,6 +82,8 @@ EVERY_KIND = [
     Hourglass(),
     Hourglass(depth=2, channels_down=[8, 16], channels_skip=[0, 4], upsample=["nearest", "transposed"]),
     Hourglass(depth=1, merge="add", input=MeshgridInput(), conv1x1_after_up=False),
+    Hourglass(depth=2, upsample=[{"primitive": "nearest", "convolution": "plain"}, "nearest"]),
+    Linked(depth=2, links=["11", "01"], upsample={"primitive": "transposed", "activation": "relu"}),
     UNet(depth=2, plain_depth=1, width=4, input=FourierInput(frequencies=3)),
     ResNet(blocks=2, activation="swish", input=NoiseInput(channels=3, scale=1.5)),
     Pyramid(scales=3, norm="none"),
@@ -345,8 +351,8 @@ def test_key_of_the_default_network_stays() -> None:
 
 
 def test_key_is_sixteen_hexadecimal_digits_for_every_family() -> None:
-    keys = [genome.key() for genome in (Hourglass(), UNet(), ResNet(), Pyramid(), Decoder())]
-    assert len(set(keys)) == 5
+    keys = [genome.key() for genome in (Hourglass(), Linked(), UNet(), ResNet(), Pyramid(), Decoder())]
+    assert len(set(keys)) == 6
     assert all(len(key) == 16 and int(key, 16) >= 0 for key in keys)
 
 

@@ -74,6 +74,24 @@ def test_flop_of_a_convolution_and_its_backward_pass(device):
     assert meter.flop == 2 * once
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_groups_take_their_share_of_the_flop(transposed, groups, device):
+    x = torch.zeros(1, 6, 8, 8, device=device, requires_grad=True)
+    kernel = torch.zeros(6, 6 // groups, 3, 3, device=device, requires_grad=True)
+    once = 2 * (6 * 6 * 9) * 64 // groups
+    with Meter() as meter:
+        out = (F.conv_transpose2d if transposed else F.conv2d)(x, kernel, padding=1, groups=groups)
+    assert meter.flop == once
+    with Meter() as meter:
+        torch.autograd.grad(out.sum(), kernel, retain_graph=True)
+    assert meter.flop == once
+    with Meter() as meter:
+        out.sum().backward()
+    assert meter.flop == 2 * once
+
+
 def test_the_short_cuts_give_the_shapes_of_torch():
     x = torch.rand(1, 3, 6, 8, device="meta")
     aten = torch.ops.aten
@@ -81,6 +99,7 @@ def test_the_short_cuts_give_the_shapes_of_torch():
         aten.native_batch_norm.default: (x, None, None, None, None, True, 0.1, 1e-5),
         aten.leaky_relu_.default: (x, 0.2),
         aten.leaky_relu_backward.default: (x, x, 0.2, False),
+        aten.upsample_bicubic2d.default: (x, [12, 16], False),
         aten.upsample_bilinear2d.default: (x, [12, 16], False),
         aten.upsample_nearest2d.default: (x, [12, 16]),
     }

@@ -19,6 +19,7 @@ from dipsearch.genome import (
     FourierInput,
     Genome,
     Hourglass,
+    Linked,
     MeshgridInput,
     NoiseInput,
     Pyramid,
@@ -45,6 +46,7 @@ from dipsearch.space import load_space
 quick = settings(max_examples=25, deadline=None, derandomize=True, database=None)
 SMALL = {
     "hourglass": Hourglass(depth=2, channels_down=4, channels_up=4, channels_skip=2, input=NoiseInput(channels=3)),
+    "linked": Linked(depth=2, channels=4, links=["11", "10"], input=NoiseInput(channels=3)),
     "unet": UNet(depth=2, width=2, input=NoiseInput(channels=3)),
     "resnet": ResNet(blocks=2, channels=4, input=NoiseInput(channels=3)),
     "pyramid": Pyramid(scales=3, channels=3, input=NoiseInput(channels=3)),
@@ -414,6 +416,8 @@ def test_every_family_at_every_size(family: str, size: tuple[int, int]) -> None:
         Hourglass(depth=3, channels_down=2, channels_up=2, kernel_down=5, padding="zero", norm="instance"),
         Hourglass(depth=1, channels_down=2, channels_up=2, channels_skip=2, kernel_skip=15),
         Hourglass(depth=2, channels_down=2, channels_up=2, kernel_down=1, kernel_up=1, kernel_skip=[1, 9]),
+        Linked(depth=1, channels=2, links=["1"], upsample="nearest"),
+        Linked(depth=3, channels=2, links=["111", "111", "111"], padding="zero", norm="instance"),
         UNet(depth=1, width=2, padding="reflect", upsample="bicubic"),
         UNet(depth=2, plain_depth=2, width=1),
         Pyramid(scales=2, channels=2, norm="instance"),
@@ -444,6 +448,7 @@ def test_padded_side_is_the_smallest_allowed_one(multiple_of: int, minimum: int,
 def test_size_rules_of_the_named_networks() -> None:
     assert build(load_genome("dip-denoise")).size_rule == SizeRule(minimum=64, multiple_of=32)
     assert build(load_genome("dip-library-unet")).size_rule == SizeRule(minimum=64, multiple_of=32)
+    assert build(load_genome("nas-dip-sr")).size_rule == SizeRule(minimum=64, multiple_of=32)
     assert build(load_genome("dip-library-resnet")).size_rule == SizeRule(minimum=2, multiple_of=1)
     assert build(load_genome("dip-texture")).size_rule == SizeRule(minimum=64, multiple_of=32)
     assert build(load_genome("deep-decoder")).size_rule == SizeRule(minimum=64, multiple_of=32)
@@ -483,6 +488,7 @@ def thin(genome: Genome) -> Genome:
     """The same structure with narrow layers: widths decide how long a pass takes."""
     narrow: dict[str, dict[str, object]] = {
         "hourglass": {"channels_down": 6, "channels_up": 5},
+        "linked": {"channels": 16},
         "unet": {"width": 2, "activation": "leaky-relu"},  # behind two channels of ReLU, all may be zero
         "resnet": {"channels": 4},
         "pyramid": {"channels": 2},

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -332,15 +333,15 @@ def test_bad_trials_are_pruned_at_a_rung_and_listed(room):
             continue
         last = max(trial.intermediate_values)
         assert trial.user_attrs["reason"] == (
-            f"rung: {trial.intermediate_values[last]:.2f} dB at {last} of 48 iterations"
+            f"rung: {trial.intermediate_values[last]:.2f} dB at {6 * last} of 48 iterations, on 2 of 2 pictures"
         )
-        assert last in (6, 12, 24)
+        assert last in (1, 2, 4)  # the rung of 6, 12, 24 iterations, as the pruner counts
         others = [other.intermediate_values.get(last) for other in trials[: trial.number]]
         assert any(value > trial.intermediate_values[last] for value in others if value is not None)
         assert genome.key() not in fitted
     for trial in complete:
         rungs = list(trial.intermediate_values.items())  # none where the store had the answer
-        assert [step for step, _ in rungs] in ([6, 12, 24], [])
+        assert [step for step, _ in rungs] in ([1, 2, 4], [])
         assert rungs == sorted(rungs, key=lambda rung: rung[1])  # the best so far is what is reported
 
 
@@ -545,6 +546,13 @@ def test_a_recipe_that_cannot_be_is_pruned_with_the_reason(room):
     assert bad and all(trial.state.name == "PRUNED" for trial in bad)
     assert all(reason.startswith("no such recipe: ") and "sigma" in reason for _, reason in work.pruned)
     assert len(work.pruned) == len(bad)
+
+
+def test_a_recipe_may_not_change_what_trials_are_judged_by(room):
+    write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE, recipe={"held_out": [0.05, 0.1]})
+    settings = search_in(room).settings
+    with pytest.raises(UsageError, match=r"recipe\.held_out is what the held-out objective is of"):
+        Search(replace(settings, goals=("held-out",)), room / "studies", RunStore(room / "runs"))
 
 
 def test_a_network_that_diverged_with_one_recipe_is_fitted_with_another(room):

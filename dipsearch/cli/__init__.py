@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from dipsearch.cli.bench import bench_group
 from dipsearch.cli.inspect import export_group, leaderboard, list_command, show
 from dipsearch.cli.options import INTERRUPTED, program
 from dipsearch.cli.rerun import rerun
@@ -26,7 +27,7 @@ def cli() -> None:
     """
 
 
-for command in (search, rerun, leaderboard, export_group, list_command, show):
+for command in (search, rerun, leaderboard, bench_group, export_group, list_command, show):
     cli.add_command(command)
 
 

@@ -19,10 +19,15 @@ from dipsearch.cli import options
 )
 @click.option("--preset", help="Only runs of this preset.")
 @click.option("--format", "form", default="table", show_default=True, type=click.Choice(["table", "csv", "json", "md"]))
+@click.option(
+    "--front",
+    type=click.Choice(["gflop", "parameters", "seconds"]),
+    help="Mark the Pareto front with this cost.",
+)
 @options.out
-def leaderboard(task_name: str, purpose: str, preset: str | None, form: str, out: Path) -> None:
+def leaderboard(task_name: str, purpose: str, preset: str | None, form: str, front: str | None, out: Path) -> None:
     """Rank genomes, the published network and the baselines, with honest and oracle numbers side by side."""
-    options.print_leaderboard(out, task_stem(task_name), purpose, form, preset=preset)
+    options.print_leaderboard(out, task_stem(task_name), purpose, form, preset=preset, front=front)
 
 
 @click.group(name="export")
@@ -70,7 +75,7 @@ def list_command(kind: str) -> None:
         from dipsearch.space import load_space
 
         spaces = {name: load_space(name) for name in names("search_spaces")}
-        rows = {name: f"{space.size():>7.0e}  {space.about}; {space.source}" for name, space in spaces.items()}
+        rows = {name: f"{space.size():>9.1e}  {space.about}; {space.source}" for name, space in spaces.items()}
     else:
         from dipsearch import catalog
 

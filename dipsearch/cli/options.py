@@ -77,15 +77,18 @@ def print_leaderboard(
     preset: str | None = None,
     scope: "Scope | None" = None,
     limit: int | None = None,
+    front: str | None = None,
 ) -> None:
-    """Print a leaderboard to standard output; with `limit`, its first rows."""
+    """Print a leaderboard to standard output; with `limit`, its first rows; with the Pareto front of a cost marked."""
     from dataclasses import replace
 
-    from dipsearch.leaderboard import leaderboard
+    from dipsearch.leaderboard import leaderboard, with_front
     from dipsearch.report.text import FORMATS
     from dipsearch.run import RunStore
 
     board = leaderboard(RunStore(folder / "runs"), task, purpose=purpose, preset=preset, scope=scope)
+    if front is not None:
+        board = replace(board, table=with_front(board.table, front))
     if limit is not None:
         board = replace(board, table=board.table.head(limit))
     click.echo(FORMATS[form](board), nl=False)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dipsearch.search.study import Search
 
 SHOWN = 10  # rows of the leaderboard at the end
+POSITIVE = click.FloatRange(0, min_open=True)
 
 
 @click.command()
@@ -30,7 +31,16 @@ SHOWN = 10  # rows of the leaderboard at the end
 @options.precision
 @click.option("--study", "study_name", metavar="NAME", help="Name of the study.  [default: TASK-SPACE-PRESET]")
 @click.option("--resume", is_flag=True, help="Go on with a study that exists.")
-@click.option("--sampler", default="tpe", show_default=True, help="Optuna's sampler: tpe or random.")
+@click.option("--objective", metavar="NAMES", help="psnr; or psnr,gflop and the like: a Pareto front.  [default: psnr]")
+@click.option("--max-gflop", type=POSITIVE, help="Of an iteration; a dearer genome is not fitted.")
+@click.option("--max-seconds", type=POSITIVE, help="Of a fit, predicted from a few steps.")
+@click.option("--max-memory", type=POSITIVE, help="MiB of a fit, predicted.")
+@click.option("--no-truth", is_flag=True, help="The pictures are damaged ones: judge by pixels held out of the fit.")
+@click.option("--mask", type=click.Path(), help="With --no-truth, inpaint: white where pixels are missing.")
+@click.option("--start-from", multiple=True, metavar="NAME", help="Try first: a genome, or a task's best.")
+@click.option("--around", metavar="NAME", help="Search around a genome: a name, or a YAML file.")
+@click.option("--sampler", default="tpe", show_default=True, help="tpe, random, nsga2, gp or qmc.")
+@click.option("--pruner", default="auto", show_default=True, help="none, halving, steep or wilcoxon.")
 @options.images("search")
 @options.seed
 @options.device
@@ -47,7 +57,16 @@ def search(
     precision: str | None,
     study_name: str | None,
     resume: bool,
+    objective: str | None,
+    max_gflop: float | None,
+    max_seconds: float | None,
+    max_memory: float | None,
+    no_truth: bool,
+    mask: str | None,
+    start_from: tuple[str, ...],
+    around: str | None,
     sampler: str,
+    pruner: str,
     images: tuple[str, ...],
     seed: int,
     device: str,
@@ -59,24 +78,42 @@ def search(
     """
     from dipsearch import catalog
     from dipsearch.cli.terminal import reporting
+    from dipsearch.genome import load_genome
     from dipsearch.leaderboard import search_ranking
     from dipsearch.run import RunStore
-    from dipsearch.search.settings import Settings
+    from dipsearch.search.goals import parse_goals
+    from dipsearch.search.settings import Settings, start_genomes
     from dipsearch.search.study import Search
     from dipsearch.space import load_space
     from dipsearch.task import choose_effort, load_task
 
+    if no_truth and not images:
+        raise UsageError("--no-truth: name the damaged pictures with --images")
     task = load_task(task_name).with_images("search", images)
-    space = load_space(space_name)
-    effort = choose_effort(task.search, preset).changed(
-        {"iterations": iterations, "precision": precision}, trials=trials, timeout=timeout
-    )
+    task = task.without_truth(mask) if no_truth else task
+    space, store = load_space(space_name), RunStore(out / "runs")
+    goals = parse_goals(objective or ("psnr" if task.truth else "held-out"))
+    limits = {"max_gflop": max_gflop, "max_seconds": max_seconds, "max_memory": max_memory}
+    recipe = {"iterations": iterations, "precision": precision, "stop": "held-out" if "held-out" in goals else None}
+    effort = choose_effort(task.search, preset).changed(recipe, trials=trials, timeout=timeout, **limits)
     catalog.validate("recipe", task.recipe_for, effort)
     name = folder_name(study_name or f"{task.name}-{space.name}-{preset}")
     again = command if resume else f"{command} --resume"
-    settings = Settings(task, space, preset, effort, seed, sampler, device)
+    settings = Settings(
+        task,
+        space,
+        preset,
+        effort,
+        seed,
+        sampler,
+        device,
+        pruner,
+        goals,
+        start=start_genomes(start_from, store),
+        around=load_genome(around) if around else None,
+    )
     with reporting() as reporter:
-        work = Search(settings, out / "studies" / name, RunStore(out / "runs"), resume, reporter.trial)
+        work = Search(settings, out / "studies" / name, store, resume, reporter.trial)
         with work.opened():
             try:
                 announce(reporter, work, name)
@@ -90,11 +127,14 @@ def search(
             if work.best_value() is None:
                 raise DipsearchError(f"no genome of space {space.name!r} could be fitted in {work.done} trials")
     scope = work.protocol.scope(work.instances)
-    options.print_leaderboard(out, task.name, "search", scope=scope, limit=SHOWN)
+    front = goals[1] if len(goals) > 1 else None
+    limit = None if front else SHOWN  # the front reaches down to the cheapest
+    options.print_leaderboard(out, task.name, "search", scope=scope, limit=limit, front=front)
     best = search_ranking(work.store, task.name, scope)["name"].iloc[0]
     quoted = shlex.quote(task_name)
     click.echo("\nnext:")
-    click.echo(options.following(f"rerun --task {quoted} --top 3 --seeds 3", out, device))
+    if task.truth:
+        click.echo(options.following(f"rerun --task {quoted} --top 3 --seeds 3", out, device))
     click.echo(options.following(f"leaderboard --task {quoted}", out))
     click.echo(options.following(f"export genome {best} --task {quoted} -o best.yaml", out))
     return 0

@@ -71,6 +71,12 @@ class Ensemble:
         """The mean of the answers so far, (1, C, H, W), on the CPU."""
         return torch.stack([member.current for member in self.members]).mean(0)
 
+    @property
+    def statistic(self) -> float | None:
+        """The mean over members of theirs."""
+        values = [member.statistic for member in self.members]
+        return None if None in values else sum(values) / len(values)  # type: ignore[arg-type]
+
     def advance(self, until: int | None = None) -> None:
         """Run every member to iteration `until`, or to its end; one that fails ends the ensemble."""
         last = self.recipe.iterations if until is None else min(until, self.recipe.iterations)
@@ -98,6 +104,7 @@ class Ensemble:
             non_finite=sum(result.non_finite for result in results),
             device=results[0].device,
             precision=results[0].precision,
+            held_out=self.statistic if self.recipe.stop == "held-out" else None,
             uncertainty=answers.std(0),
         )
 

@@ -16,6 +16,7 @@ from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.plan import Plan, bytes_of, plan
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.fitting.step import LOSSES, Snapshot, Step
+from dipsearch.fitting.stopping import Minimum
 from dipsearch.genome import Genome
 from dipsearch.metric import PROTOCOLS, from_mse, psnr
 from dipsearch.network.build import build
@@ -42,7 +43,8 @@ class Fit:
     """What a fit gave.
 
     `x` is the answer under the stopping rule, (1, C, H, W) in (0, 1), float32 on the CPU: the averaged
-    output at iteration `chosen`. `psnr` and `oracle` are None without a truth; the oracle looks at the
+    output at iteration `chosen`. `held_out` is the mean square error there on held-out pixels, where the rule has any.
+    `psnr` and `oracle` are None without a truth; the oracle looks at the
     averaged output every 10 iterations.
     """
 
@@ -58,6 +60,7 @@ class Fit:
     non_finite: int
     device: str
     precision: str
+    held_out: float | None = None
     uncertainty: Tensor | None = None
 
 
@@ -144,6 +147,12 @@ class Fitting:
         """The answer so far, (1, C, H, W), on the CPU: a copy, which further steps leave alone."""
         return self._step.answer.to("cpu", torch.float32, copy=True).contiguous()
 
+    @property
+    def statistic(self) -> float | None:
+        """The least value so far of what the stopping rule watches, such as the held-out pixels' mean square error;
+        None where it watches nothing."""
+        return float(self._step.stopper.best) if isinstance(self._step.stopper, Minimum) else None
+
     def advance(self, until: int | None = None) -> None:
         """Run to iteration `until`, or to the end. Diverged or OutOfMemory ends the fit for good."""
         advance_together([self], until)
@@ -187,6 +196,7 @@ class Fitting:
             non_finite=self.non_finite,
             device=self._device.type,
             precision=self.plan.precision,
+            held_out=self.statistic if self.recipe.stop == "held-out" else None,
             uncertainty=None if self._step.mean.uncertainty is None else self._step.mean.uncertainty.cpu(),
         )
 

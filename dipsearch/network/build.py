@@ -12,6 +12,7 @@ from dipsearch.genome import Genome
 from dipsearch.network.convolution import Convolution
 from dipsearch.network.decoder import DecoderNet
 from dipsearch.network.hourglass import HourglassNet
+from dipsearch.network.linked import LinkedNet
 from dipsearch.network.meter import Meter
 from dipsearch.network.pyramid import PyramidNet
 from dipsearch.network.resnet import ResNetNet
@@ -20,6 +21,7 @@ from dipsearch.network.unet import UNetNet
 
 FAMILIES: dict[str, Callable[[Any, int], Network]] = {
     "hourglass": HourglassNet,
+    "linked": LinkedNet,
     "unet": UNetNet,
     "resnet": ResNetNet,
     "pyramid": PyramidNet,

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from dipsearch.genome import Decoder
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, conv
+from dipsearch.network.cell import upsampler
 from dipsearch.network.pending import Pending, pending
-from dipsearch.network.resampling import UPSAMPLERS
 from dipsearch.network.size import Network, SizeRule, picture
 
 
@@ -17,13 +17,13 @@ class Layer(nn.Module):
         super().__init__()
         width = genome.channels
         before, after = doubles and genome.order == "before", doubles and genome.order == "after"
-        self.enlarge = UPSAMPLERS[genome.upsample](channels_in) if before else None
+        self.enlarge = upsampler(genome.upsample, channels_in) if before else None
         self.conv = conv(channels_in, width, genome.kernel, bias=False, padding=genome.padding)
         activation = ACTIVATIONS[genome.activation]()
         if not after and hasattr(activation, "inplace"):
             activation.inplace = False  # type: ignore[assignment]  # the convolution's output may be kept
         finish = [activation, NORMS[genome.norm](width)]
-        self.finish = nn.Sequential(*([UPSAMPLERS[genome.upsample](width)] if after else []), *finish)
+        self.finish = nn.Sequential(*([upsampler(genome.upsample, width)] if after else []), *finish)
 
     def forward(self, x: Pending) -> Pending:
         """NCHW to NCHW, of the same sides or doubled."""

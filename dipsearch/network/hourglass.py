@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from dipsearch.genome import Hourglass
 from dipsearch.network.blocks import NORMS, ConvBlock, conv
+from dipsearch.network.cell import upsampler
 from dipsearch.network.pending import Pending, concatenate, join
-from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
+from dipsearch.network.resampling import DOWNSAMPLERS
 from dipsearch.network.size import Network, SizeRule, centre_crop, picture
 
 
@@ -35,7 +36,7 @@ class Level(nn.Module):
         self.norm = NORMS[genome.norm](merged)
         self.up = block(merged, up, genome.kernel_up[index])
         self.mix = block(up, up, 1) if genome.conv1x1_after_up else None
-        self.enlarge = UPSAMPLERS[genome.upsample[index]](deep)
+        self.enlarge = upsampler(genome.upsample[index], deep)
         deepest = index + 1 == genome.depth
         self.inner = None if deepest else Level(genome, index + 1, down)
 

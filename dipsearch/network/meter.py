@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import conv_flop_count, flop_registry
 
 aten = torch.ops.aten
 
@@ -32,9 +32,20 @@ SHAPES: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm_backward.default: _normalised,
     aten.leaky_relu_.default: lambda x, *_: x,
     aten.leaky_relu_backward.default: _like,
+    aten.upsample_bicubic2d.default: _resized,
     aten.upsample_bilinear2d.default: _resized,
     aten.upsample_nearest2d.default: _resized,
 }
+
+
+def _convolved_backward(grad: Tensor, x: Tensor, weight: Tensor, *settings: Any, out_val: Any = None) -> int:
+    """As many as forward for each gradient that is asked for; torch's own count takes groups for a dense kernel."""
+    *_, transposed, _, _, wanted = settings
+    once = conv_flop_count([*x.shape], [*weight.shape], [*grad.shape], transposed)
+    return sum(wanted[:2]) * once  # type: ignore[no-any-return]
+
+
+FLOPS: dict[Any, Callable[..., Any]] = flop_registry | {aten.convolution_backward: _convolved_backward}
 
 
 class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -54,7 +65,7 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         shape = SHAPES.get(func) if args and isinstance(args[0], Tensor) and args[0].is_meta else None
         made = func(*args, **(kwargs or {})) if shape is None else shape(*args, **(kwargs or {}))
-        if (count := flop_registry.get(func._overloadpacket)) is not None:
+        if (count := FLOPS.get(func._overloadpacket)) is not None:
             self.flop += count(*args, **(kwargs or {}), out_val=made)
         for leaf in tree_leaves(made):
             if isinstance(leaf, Tensor):

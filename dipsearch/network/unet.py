@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from dipsearch.genome import UNet
 from dipsearch.network.blocks import ConvBlock, conv
+from dipsearch.network.cell import upsampler
 from dipsearch.network.pending import Pending, concatenate, join, pending
-from dipsearch.network.resampling import UPSAMPLERS
 from dipsearch.network.size import Network, SizeRule, centre_crop, picture
 
 
@@ -27,7 +27,7 @@ class Up(nn.Module):
             self.enlarge: nn.Module = nn.ConvTranspose2d(channels_in, channels_out, 4, stride=2, padding=1)
             self.follow = None
         else:
-            self.enlarge = UPSAMPLERS[genome.upsample](channels_in)
+            self.enlarge = upsampler(genome.upsample, channels_in)
             self.follow = conv(channels_in, channels_out, 3, padding=genome.padding)
         self.refine = pair(2 * channels_out, channels_out, genome, norm="none")
 

@@ -8,8 +8,8 @@ import pandas as pd
 from dipsearch.leaderboard import COLUMNS, Leaderboard
 
 LEFT = ("genome", "network", "found on")  # columns of words
-DIGITS = {"psnr": 2, "psnr_sd": 2, "oracle_psnr": 2, "ssim": 3, "gflop": 2, "seconds": 1}
-WENT_WRONG = ("rollbacks", "non_finite", "failed")  # columns that are shown where something did
+DIGITS = {"psnr": 2, "psnr_sd": 2, "held_out": 2, "oracle_psnr": 2, "ssim": 3, "gflop": 2, "seconds": 1}
+IF_ANY = ("rollbacks", "non_finite", "failed", "front", "held_out", "psnr", "oracle_psnr", "ssim")  # else not shown
 
 
 def caption(board: Leaderboard) -> str:
@@ -41,8 +41,12 @@ def cells(board: Leaderboard) -> pd.DataFrame:
     Columns that say nothing in this table (no rollback, no failure) are left out.
     """
     table = board.table
-    shown = [name for name in COLUMNS if name not in WENT_WRONG or bool(table[name].any())]
+    shown = [name for name in COLUMNS if name not in IF_ANY or _any(table[name])]
     return pd.DataFrame({COLUMNS[name]: [_word(name, value) for value in table[name]] for name in shown})
+
+
+def _any(column: pd.Series) -> bool:
+    return any(bool(value) and not pd.isna(value) for value in column)
 
 
 def _word(column: str, value: object) -> str:

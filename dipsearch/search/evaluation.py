@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dipsearch.baseline import BASELINES
-from dipsearch.error import DipsearchError, FitError, OutOfMemory
+from dipsearch.error import DipsearchError, FitError, OutOfMemory, UsageError
 from dipsearch.fitting.capture import WARM_UP
 from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.engine import start
@@ -21,7 +21,7 @@ from dipsearch.fitting.loop import Fit, Fitting
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.leaderboard import Scope
-from dipsearch.metric import psnr, ssim
+from dipsearch.metric import from_mse, psnr, ssim
 from dipsearch.network.build import Cost, cost
 from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, subject_of, write_atomically
 from dipsearch.task import Effort, Observation, Task, observe
@@ -48,13 +48,15 @@ class Protocol:
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        setting = {
+        setting: dict[str, Any] = {
             "operator": self.task.operator_for(self.effort).identity(),
             "noise": self.task.noise.model_dump(mode="json"),
             "metric": self.task.metric,
             "pictures": self.effort.model_dump(mode="json", include={"shrink", "size", "multiple_of"}),
             "recipe": self.recipe.model_dump(mode="json"),
         }
+        if not self.task.truth:
+            setting["truth"] = False
         object.__setattr__(self, "setting", setting)
         object.__setattr__(self, "key", hashed(setting))
 
@@ -135,7 +137,8 @@ class Protocol:
             genome,
             instance,
             psnr=fit.psnr,
-            ssim=ssim(fit.x, instance.truth, self.task.metric),
+            ssim=None if instance.truth is None else ssim(fit.x, instance.truth, self.task.metric),
+            held_out=None if fit.held_out is None else from_mse(fit.held_out),
             oracle_psnr=fit.oracle.psnr if fit.oracle else None,
             oracle_iteration=fit.oracle.iteration if fit.oracle else None,
             iterations=fit.iterations,
@@ -168,6 +171,8 @@ class Protocol:
         if found := self.find(store, name, instance):
             return found
         started = time.perf_counter()
+        if instance.truth is None:
+            raise UsageError(f"{instance.image}: no clean picture is known to judge a baseline by")
         x = BASELINES[name](instance.y, instance.operator, self.task.noise.sigma)
         seconds = time.perf_counter() - started
         metric = self.task.metric
@@ -243,7 +248,7 @@ class Saver:
 
 def price_of(genome: Genome, instance: Observation) -> Cost:
     """What a step takes at the size of an instance's picture."""
-    _, channels, height, width = instance.truth.shape
+    channels, height, width = instance.shape
     return cost(genome, height, width, channels)
 
 

@@ -1,5 +1,6 @@
 """Fits of chosen genomes at full budget on the evaluation images, with several seeds: the evidence."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +82,7 @@ class Rerun:
             fits = [instance for other, instance in missing if other == name]
             if fits:
                 step = seconds_per_iteration(self._protocols[name], candidate.genome, fits[0])
-                pixels = sum(instance.truth.numel() for instance in fits) / fits[0].truth.numel()
+                pixels = sum(math.prod(instance.shape) for instance in fits) / math.prod(fits[0].shape)
                 seconds += step * self.protocol.recipe.iterations * pixels
         return seconds
 

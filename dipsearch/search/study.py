@@ -21,16 +21,20 @@ from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, subject_of, write_atomically
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
-from dipsearch.search.objective import ENOUGH_FOR_A_TEST, RUNGS, Gated, Objective, Pruned
+from dipsearch.search.goals import GOALS
+from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned
+from dipsearch.search.limits import Limits
+from dipsearch.search.objective import Objective
+from dipsearch.search.samplers import SAMPLERS, Around
 from dipsearch.search.settings import Settings
 from dipsearch.task import Observation
 
-SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
-    "tpe": lambda seed, start_up: optuna.samplers.TPESampler(seed=seed, n_startup_trials=start_up),
-    "random": lambda seed, start_up: optuna.samplers.RandomSampler(seed=seed),
-}
+ENOUGH_FOR_A_TEST = 5  # instances: below, the smallest possible p of a paired test is above 0.05
+BY_INSTANCE = "wilcoxon"
+PRUNERS = ("auto", BY_INSTANCE, *LADDERS)
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 SURVIVING = 0.45  # share of a full fit that a trial costs once pruning works (0.31 by arithmetic, and re-fits)
+DEFAULT_LADDER = "halving"
 PROBES = 4  # genomes timed for the prediction
 
 
@@ -74,6 +78,12 @@ class Search:
         settings, effort = self.settings, self.settings.effort
         if settings.sampler not in SAMPLERS:
             raise UsageError(unknown("sampler", settings.sampler, SAMPLERS))
+        if settings.pruner not in PRUNERS:
+            raise UsageError(unknown("pruner", settings.pruner, PRUNERS))
+        if "held-out" in settings.goals and (judging := {"stop", "held_out"} & set(settings.space.recipe)):
+            raise UsageError(
+                f"space {settings.space.name!r}: recipe.{min(judging)} is what the held-out objective is of"
+            )
         published = (*settings.space.start, settings.task.genome)
         self._published = {load_genome(name).key(): catalog.stem("genomes", name) for name in published}
         images = list(settings.task.images.search[: effort.images])
@@ -81,6 +91,17 @@ class Search:
             settings.task, effort, settings.preset, "search", settings.task.recipe_for(effort), settings.device
         )
         self.instances = self.protocol.observe(images, seed=settings.seed, repeats=effort.repeats)
+        self.ladder = self._ladder()
+
+    def _ladder(self) -> Ladder | None:
+        """How trials climb; None: they are tested instance by instance."""
+        pruner, several = self.settings.pruner, len(self.settings.goals) > 1
+        if pruner == "auto":
+            enough = len(self.instances) >= ENOUGH_FOR_A_TEST
+            pruner = "none" if several else BY_INSTANCE if enough else DEFAULT_LADDER
+        if several and pruner != "none":
+            raise UsageError(f"pruner {pruner!r}: a search with several objectives cannot prune; leave --pruner out")
+        return None if pruner == BY_INSTANCE else LADDERS[pruner]
 
     @contextmanager
     def opened(self) -> Iterator["Search"]:
@@ -138,10 +159,12 @@ class Search:
         return "done"
 
     def _one(self) -> None:
-        total, number, started = self.settings.effort.trials, self.done, time.monotonic()
+        effort = self.settings.effort
+        total, number, started = effort.trials, self.done, time.monotonic()
         trial = self._study.ask()
         chosen = self.settings.space.suggest(trial.suggest_categorical)  # type: ignore[arg-type]
-        summary, value, reason, whole = "", None, "", False
+        summary, reason, whole = "", "", False
+        values: list[float] | None = None
         try:
             genome, protocol = self._genome(chosen)
             summary, key = protocol.summary(genome), subject_of(genome.key(), protocol.changes)
@@ -153,23 +176,25 @@ class Search:
                 self.instances,
                 self.store,
                 self.settings.seed,
-                self.settings.effort.max_gflop,
+                Limits(effort.max_gflop, effort.max_seconds, effort.max_memory),
+                self.settings.goals,
+                self.ladder,
                 best=self._best_values,
                 name=self._published.get(key, key[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
             )
-            value, whole = objective(genome, trial)
+            values, whole = objective(genome, trial)
         except Pruned as pruned:
             reason = str(pruned)
         except BaseException:
             self._study.tell(trial, state=TrialState.FAIL)
             raise
-        if value is None:
+        if values is None:
             trial.set_user_attr("reason", reason)
             self._study.tell(trial, state=TrialState.PRUNED)
         else:
             trial.set_user_attr("whole", whole)
-            self._study.tell(trial, value)
+            self._study.tell(trial, values)
         self.watch(
             Event(
                 "end",
@@ -177,8 +202,8 @@ class Search:
                 total,
                 1.0,
                 summary,
-                "pruned" if value is None else "complete",
-                value,
+                "pruned" if values is None else "complete",
+                values[0] if values else None,
                 reason,
                 time.monotonic() - started,
                 self.best_value(),
@@ -206,30 +231,34 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # WilcoxonPruner
-            if len(self.instances) >= ENOUGH_FOR_A_TEST:
-                pruner: optuna.pruners.BasePruner = optuna.pruners.WilcoxonPruner(
-                    p_threshold=0.05, n_startup_steps=ENOUGH_FOR_A_TEST
-                )
-            else:
-                first = max(1, self.protocol.recipe.iterations // RUNGS[0])
-                pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+            by_instance = optuna.pruners.WilcoxonPruner(p_threshold=0.05, n_startup_steps=ENOUGH_FOR_A_TEST)
+            pruner = self.ladder.pruner() if self.ladder else by_instance
             study = optuna.create_study(
                 study_name=self.folder.name,
                 storage=f"sqlite:///{self.folder / 'study.db'}",
-                direction="maximize",
+                directions=[GOALS[goal].direction for goal in settings.goals],
                 load_if_exists=True,
                 pruner=Gated(pruner, effort.start_up),
             )
         # A sampler's random state is not in the study: with the same seed, a resumed one would repeat itself.
-        study.sampler = SAMPLERS[settings.sampler](
-            settings.seed + len(study.get_trials(deepcopy=False)), effort.start_up
-        )
+        seed = settings.seed + len(study.get_trials(deepcopy=False))
+        if settings.around is None:
+            study.sampler = SAMPLERS[settings.sampler](seed, effort.start_up)
+        else:
+            study.sampler = Around(self._slots_of(settings.around), seed)
         self._requeue(study)
         if not study.get_trials(deepcopy=False):
-            for name in settings.space.start:
-                if chosen := settings.space.find(load_genome(name)):
-                    study.enqueue_trial(chosen)
+            first = [load_genome(name) for name in settings.space.start] if settings.around is None else []
+            for genome in filter(None, [settings.around, *settings.start, *first]):
+                if chosen := settings.space.find(genome):
+                    study.enqueue_trial(chosen, skip_if_exists=True)
         return study
+
+    def _slots_of(self, genome: Genome) -> dict[str, Any]:
+        """A genome's slots; UsageError where the space does not hold it."""
+        if (slots := self.settings.space.find(genome)) is None:
+            raise UsageError(f"space {self.settings.space.name!r} does not hold {genome.summary()}")
+        return slots
 
     def _requeue(self, study: optuna.Study) -> None:
         """Trials that a dead process left running, or that an interruption ended, run again with the same
@@ -267,12 +296,12 @@ class Search:
         return [trial for trial in complete if trial.user_attrs.get("whole")]
 
     def _best(self) -> FrozenTrial | None:
-        return max(self._whole_trials(), key=lambda trial: trial.value or float("-inf"), default=None)
+        return max(self._whole_trials(), key=lambda trial: trial.values[0], default=None)
 
     def best_value(self) -> float | None:
         """The best score so far, in dB, among trials fitted on every instance."""
         best = self._best()
-        return best.value if best else None
+        return best.values[0] if best else None
 
     def _best_values(self) -> dict[int, float]:
         best = self._best()
@@ -292,10 +321,10 @@ class Search:
         """Spearman's rank correlation of the first rung with the score, over trials fitted to the end, and
         their number: whether pruning at that rung can be trusted. None below five trials."""
         trials = [trial for trial in self._whole_trials() if trial.intermediate_values]
-        if len(trials) < 5 or len(self.instances) >= ENOUGH_FOR_A_TEST:
+        if len(trials) < 5 or self.ladder is None:
             return None
         first = pd.Series([trial.intermediate_values[min(trial.intermediate_values)] for trial in trials])
-        return float(first.rank().corr(pd.Series([trial.value for trial in trials]).rank())), len(trials)
+        return float(first.rank().corr(pd.Series([trial.values[0] for trial in trials]).rank())), len(trials)
 
 
 def _plain(data: Any) -> Any:

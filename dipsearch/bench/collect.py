@@ -1,0 +1,95 @@
+"""Making DIPBench: fit after fit into a part file, part files into one Parquet file for each task.
+
+A part file is written by one process, a line a fit, so that making can be interrupted, and spread over
+processes and machines: part K of N takes every N-th fit.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dipsearch.bench.design import Entry, fits, protocol_of
+from dipsearch.bench.table import PARTS, STEPS, have
+from dipsearch.error import FitError
+from dipsearch.run import OK
+from dipsearch.search.evaluation import Protocol, price_of
+from dipsearch.search.scores import scores
+from dipsearch.task import Observation
+
+
+def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str, Any]:
+    """One row: the learning curve of a genome on an observation."""
+    price = price_of(entry.genome, instance)
+    row: dict[str, Any] = {
+        "key": entry.genome.key(),
+        "name": entry.name,
+        "origin": entry.origin,
+        "genome": json.dumps(entry.genome.data()),
+        "image": instance.image,
+        "digest": instance.digest,
+        "repeat": instance.repeat,
+        "seed": instance.seed,
+        "parameters": price.parameters,
+        "gflop": round(price.gflop, 5),
+        "status": OK,
+    }
+    started = time.process_time()
+    try:
+        fitting = protocol.fitting(entry.genome, instance)
+        for step in [step for step in STEPS if step <= protocol.recipe.iterations]:
+            fitting.advance(step)
+            row[f"average_{step}"] = fitting.curve["psnr"][-1]
+            row[f"honest_{step}"] = fitting.result().psnr
+            row[f"held_out_{step}"] = fitting.statistic
+        row["seconds"] = round(time.process_time() - started, 2)
+        fit = fitting.result()
+    except FitError as error:
+        return row | {"status": error.reason, "rollbacks": error.rollbacks}
+    return row | {
+        "psnr": fit.psnr,
+        "held_out": fitting.statistic,
+        "chosen": fit.chosen,
+        "final_psnr": fit.curve["psnr"][-1],
+        "oracle_psnr": fit.oracle.psnr if fit.oracle else None,
+        "oracle_iteration": fit.oracle.iteration if fit.oracle else None,
+        "iterations": fit.iterations,
+        "rollbacks": fit.rollbacks,
+        **{f"score_{name}": value for name, value in scores(entry.genome, instance).items()},
+    }
+
+
+def collect(
+    folder: Path,
+    task: str,
+    *,
+    part: tuple[int, int] = (0, 1),
+    budget: float = float("inf"),
+    watch: Callable[[int, int, dict[str, Any]], None] = lambda done, total, row: None,
+) -> int:
+    """Make the missing rows of one part until `budget` seconds are over; how many are still missing.
+
+    Fits run on one thread, so that `seconds` (of processor time) and the last bits do not depend on the
+    machine's cores. `watch` is told the rows done, of how many, and the newest row.
+    """
+    protocol, made = protocol_of(task), have(folder, task)
+    mine = list(fits(protocol))[part[0] :: part[1]]
+    missing = [each for each in mine if (each[0].genome.key(), each[1].digest, each[1].seed) not in made]
+    path = folder / PARTS / f"{task}-{part[0]}-of-{part[1]}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    started, threads = time.monotonic(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for index, (entry, instance) in enumerate(missing):
+            if time.monotonic() - started > budget:
+                return len(missing) - index
+            row = measure(protocol, entry, instance)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            watch(len(mine) - len(missing) + index + 1, len(mine), row)
+    finally:
+        torch.set_num_threads(threads)
+    return 0

@@ -1,0 +1,164 @@
+"""Whole searches replayed on a table: what samplers and pruners are worth, in iterations of fits."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from dipsearch.bench.design import WHOLE
+from dipsearch.bench.table import STEPS, load
+from dipsearch.error import UsageError
+from dipsearch.run import OK
+from dipsearch.search.ladder import Gated, Ladder, Pruned
+from dipsearch.search.samplers import SAMPLERS
+from dipsearch.space import Space, load_space
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a search of the space `bench` would see: honest PSNR of each genome at each of `steps`, (G, I, S)."""
+
+    space: Space
+    rows: dict[str, int]  # genome key -> row
+    honest: np.ndarray
+    steps: tuple[int, ...]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """The score of each genome: the mean over pictures of its honest PSNR."""
+        return self.honest[:, :, -1].mean(1)  # type: ignore[no-any-return]
+
+    @property
+    def full(self) -> int:
+        """Iterations of a trial that is fitted to the end on every picture."""
+        return self.steps[-1] * int(self.honest.shape[1])
+
+
+def curves(folder: Path, task: str) -> Curves:
+    """The curves of the genomes of `bench` that have every picture, first seed. A failed fit scores 0 dB."""
+    table = load(folder, task)
+    table = table[(table["origin"] == WHOLE) & (table["repeat"] == 0)]
+    steps = tuple(step for step in STEPS if f"honest_{step}" in table)
+    images = table["digest"].astype(str).unique()
+    wide = [
+        table.assign(key=table["key"].astype(str), digest=table["digest"].astype(str)).pivot(
+            index="key", columns="digest", values=f"honest_{step}"
+        )
+        for step in steps
+    ]
+    failed = table[table["status"] != OK]
+    honest = np.stack([each.reindex(columns=images).to_numpy() for each in wide], axis=2).astype(float)
+    index = list(wide[0].index)
+    for key, digest in zip(failed["key"], failed["digest"], strict=True):
+        honest[index.index(key), list(images).index(digest)] = 0.0
+    complete = np.isfinite(honest).all((1, 2))
+    keys = [key for key, whole in zip(index, complete, strict=True) if whole]
+    return Curves(load_space(WHOLE), {key: row for row, key in enumerate(keys)}, honest[complete], steps)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A replayed search: after each trial, iterations spent so far and the best score of a whole trial so far."""
+
+    iterations: np.ndarray
+    best: np.ndarray
+
+    def reaches(self, quality: float) -> float:
+        """Iterations until the best score is at least `quality`; infinity where it never is."""
+        reached = np.flatnonzero(self.best >= quality)
+        return float(self.iterations[reached[0]]) if len(reached) else float("inf")
+
+    def at(self, iterations: float) -> float:
+        """The best score after so many iterations; minus infinity before the first whole trial."""
+        done = np.flatnonzero(self.iterations <= iterations)
+        return float(self.best[done[-1]]) if len(done) else float("-inf")
+
+
+def replay(
+    curves: Curves, sampler: str, ladder: Ladder, *, seed: int, start_up: int, gate: int, budget: float
+) -> Trajectory:
+    """Search the table with Optuna until `budget` iterations are spent, or 4 trials a genome were asked for.
+
+    A genome that was seen before costs nothing: a search looks it up.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            direction="maximize", sampler=SAMPLERS[sampler](seed, start_up), pruner=Gated(ladder.pruner(), gate)
+        )
+        stages = ladder.stages(curves.honest.shape[1], curves.steps[-1])
+        seen: dict[int, float | None] = {}  # its score; None: it was pruned
+        spent, best = 0, float("-inf")
+        costs, bests = [], []
+        for _ in range(4 * len(curves.rows)):
+            if spent >= budget:
+                break
+            trial = study.ask()
+            key = curves.space.genome(curves.space.suggest(trial.suggest_categorical)).key()  # type: ignore[arg-type]
+            if (row := curves.rows.get(key)) is None:
+                raise UsageError(f"genome {key} of space {WHOLE!r} is not in the table: it is not complete yet")
+            if row in seen and seen[row] is None:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                continue
+            done = np.zeros(curves.honest.shape[1], dtype=int)
+            try:
+                if row not in seen:
+                    seen[row] = None
+                    seen[row] = ladder.climb(stages, _Fits(curves, row, done), trial)
+                value = seen[row]
+                study.tell(trial, value)
+                best = max(best, value or best)
+            except Pruned:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            spent += int(done.sum())
+            costs.append(spent)
+            bests.append(best)
+    return Trajectory(np.array(costs), np.array(bests))
+
+
+class _Fits:
+    """The fits of one genome, looked up; `done` counts the iterations of each."""
+
+    def __init__(self, curves: Curves, row: int, done: np.ndarray) -> None:
+        self._curves, self._row, self._done = curves, row, done
+
+    def __call__(self, instances: int, iterations: int) -> float:
+        self._done[:instances] = np.maximum(self._done[:instances], iterations)
+        step = self._curves.steps.index(iterations)
+        return float(self._curves.honest[self._row, :instances, step].mean())
+
+
+def compare(
+    curves: Curves, searches: dict[str, tuple[str, Ladder, int, int]], *, repeats: int, fits: int = 64
+) -> pd.DataFrame:
+    """How soon each search (sampler, ladder, start-up, gate) reaches what random search without pruning reaches
+    in the median with `fits` full fits of every picture, over `repeats` seeds."""
+    budget = float(fits * curves.full)
+    scores = curves.scores
+    rng = np.random.default_rng(0)
+    goal = float(np.median([scores[rng.choice(len(scores), fits, replace=False)].max() for _ in range(10_000)]))
+    rows = []
+    for name, (sampler, ladder, start_up, gate) in searches.items():
+        runs = [
+            replay(curves, sampler, ladder, seed=seed, start_up=start_up, gate=gate, budget=budget)
+            for seed in range(repeats)
+        ]
+        reached = np.array([run.reaches(goal) for run in runs]) / budget
+        rows.append(
+            {
+                "search": name,
+                "share of the iterations": float(np.median(reached)),
+                "quartile 1": float(np.quantile(reached, 0.25, method="nearest")),
+                "quartile 3": float(np.quantile(reached, 0.75, method="nearest")),
+                "reached": float(np.isfinite(reached).mean()),
+                **{
+                    f"best at {share:.3g}": float(np.median([run.at(share * budget) for run in runs]))
+                    for share in (1 / 32, 1 / 16, 1 / 6, 1 / 2, 1)
+                },
+            }
+        )
+    return pd.DataFrame(rows).assign(goal=goal, repeats=repeats)

@@ -1,0 +1,49 @@
+"""Optuna's samplers, as a search offers them. All see every slot of a space in every trial."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+
+class Around(optuna.samplers.BaseSampler):
+    """Local search: the best trial so far with a few slots drawn anew; first `centre`, until one is complete.
+
+    On average `changed` slots of those that were drawn anew differ or not: the old value may be drawn again.
+    """
+
+    changed = 2.0
+
+    def __init__(self, centre: dict[str, Any], seed: int) -> None:
+        self._centre, self._rng = centre, random.Random(seed)  # noqa: S311
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """None: every slot is drawn on its own."""
+        return {}
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """Only look up, once a trial, what it is drawn around."""
+        done = [each for each in study.get_trials(deepcopy=False) if each.state == TrialState.COMPLETE]
+        best = max(done, key=lambda each: each.values[0], default=None)
+        self._from = best.params if best else self._centre
+        return {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """The centre's value, or one drawn anew."""
+        if self._rng.random() < self.changed / len(self._centre):
+            return self._rng.choice(param_distribution.choices)
+        return self._from[param_name]
+
+
+# name -> sampler, made of a seed and the number of trials that are proposed before it has learned anything
+SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+    "tpe": lambda seed, start_up: optuna.samplers.TPESampler(seed=seed, n_startup_trials=start_up),
+    "random": lambda seed, start_up: optuna.samplers.RandomSampler(seed=seed),
+    "nsga2": lambda seed, start_up: optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, start_up)),
+    "gp": lambda seed, start_up: optuna.samplers.GPSampler(seed=seed, n_startup_trials=start_up),
+    "qmc": lambda seed, start_up: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+}
