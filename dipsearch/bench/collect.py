@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dipsearch.bench.design import Entry, fits, protocol_of
-from dipsearch.bench.table import PARTS, STEPS, have
+from dipsearch.bench.table import STEPS, have, part_path
 from dipsearch.error import FitError
 from dipsearch.run import OK
 from dipsearch.search.evaluation import Protocol, price_of
@@ -78,7 +78,7 @@ def collect(
     protocol, made = protocol_of(task), have(folder, task)
     mine = list(fits(protocol))[part[0] :: part[1]]
     missing = [each for each in mine if (each[0].genome.key(), each[1].digest, each[1].seed) not in made]
-    path = folder / PARTS / f"{task}-{part[0]}-of-{part[1]}.jsonl"
+    path = part_path(folder, task, *part)
     path.parent.mkdir(parents=True, exist_ok=True)
     started, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """Whole searches replayed on a table: what samplers and pruners are worth, in iterations of fits."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pandas as pd
 
 from dipsearch.bench.design import WHOLE
 from dipsearch.bench.table import STEPS, load
-from dipsearch.error import UsageError
+from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
-from dipsearch.search.ladder import Gated, Ladder, Pruned
+from dipsearch.search.ladder import LADDERS, Gated, Pruned
 from dipsearch.search.samplers import SAMPLERS
 from dipsearch.space import Space, load_space
+
+START_UP, GATE = 8, 8
+SHARES = (1 / 32, 1 / 16, 1 / 6, 1 / 2, 1)  # of the random search's iterations
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,42 @@ class Trajectory:
         return float(self.best[done[-1]]) if len(done) else float("-inf")
 
 
-def replay(
-    curves: Curves, sampler: str, ladder: Ladder, *, seed: int, start_up: int, gate: int, budget: float
-) -> Trajectory:
+@dataclass(frozen=True)
+class Plan:
+    """How a replayed search works: a name in SAMPLERS, one in LADDERS, the trials proposed before the sampler has
+    learned anything, and the whole trials before which nothing is pruned."""
+
+    sampler: str
+    pruner: str
+    start_up: int = START_UP
+    gate: int = GATE
+
+    def __str__(self) -> str:
+        return f"{self.sampler}, {self.pruner}"
+
+
+def plans(samplers: Sequence[str] = (), pruners: Sequence[str] = ()) -> list[Plan]:
+    """Every sampler with every pruner, or those that are named; UsageError names the choices."""
+    for kind, names, choices in (("sampler", samplers, SAMPLERS), ("pruner", pruners, LADDERS)):
+        for name in names:
+            if name not in choices:
+                raise UsageError(unknown(kind, name, choices))
+    return [Plan(sampler, pruner) for sampler in samplers or SAMPLERS for pruner in pruners or LADDERS]
+
+
+def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajectory:
     """Search the table with Optuna until `budget` iterations are spent, or 4 trials a genome were asked for.
 
     A genome that was seen before costs nothing: a search looks it up.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    ladder = LADDERS[plan.pruner]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
-            direction="maximize", sampler=SAMPLERS[sampler](seed, start_up), pruner=Gated(ladder.pruner(), gate)
+            direction="maximize",
+            sampler=SAMPLERS[plan.sampler](seed, plan.start_up),
+            pruner=Gated(ladder.pruner(), plan.gate),
         )
         stages = ladder.stages(curves.honest.shape[1], curves.steps[-1])
         seen: dict[int, float | None] = {}  # its score; None: it was pruned
@@ -132,32 +160,33 @@ class _Fits:
         return float(self._curves.honest[self._row, :instances, step].mean())
 
 
-def compare(
-    curves: Curves, searches: dict[str, tuple[str, Ladder, int, int]], *, repeats: int, fits: int = 64
-) -> pd.DataFrame:
-    """How soon each search (sampler, ladder, start-up, gate) reaches what random search without pruning reaches
-    in the median with `fits` full fits of every picture, over `repeats` seeds."""
+def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64) -> pd.DataFrame:
+    """How soon each plan's search reaches what random search without pruning reaches in the median with `fits` full
+    fits of every picture, over `repeats` seeds, as a share of the iterations of those fits.
+
+    Returns:
+        A row for each plan: the median and quartiles of that share (infinity: not reached), how many searches
+        reached it, and the median of the best score (dB) at shares of those iterations.
+    """
     budget = float(fits * curves.full)
     scores = curves.scores
     rng = np.random.default_rng(0)
     goal = float(np.median([scores[rng.choice(len(scores), fits, replace=False)].max() for _ in range(10_000)]))
     rows = []
-    for name, (sampler, ladder, start_up, gate) in searches.items():
-        runs = [
-            replay(curves, sampler, ladder, seed=seed, start_up=start_up, gate=gate, budget=budget)
-            for seed in range(repeats)
-        ]
+    for plan in plans:
+        runs = [replay(curves, plan, seed=seed, budget=budget) for seed in range(repeats)]
         reached = np.array([run.reaches(goal) for run in runs]) / budget
         rows.append(
             {
-                "search": name,
-                "share of the iterations": float(np.median(reached)),
+                "sampler": plan.sampler,
+                "pruner": plan.pruner,
+                "median": float(np.quantile(reached, 0.5, method="higher")),
                 "quartile 1": float(np.quantile(reached, 0.25, method="nearest")),
                 "quartile 3": float(np.quantile(reached, 0.75, method="nearest")),
                 "reached": float(np.isfinite(reached).mean()),
                 **{
                     f"best at {share:.3g}": float(np.median([run.at(share * budget) for run in runs]))
-                    for share in (1 / 32, 1 / 16, 1 / 6, 1 / 2, 1)
+                    for share in SHARES
                 },
             }
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from dipsearch.catalog import stem
 from dipsearch.error import DipsearchError, UsageError
 
 STEPS = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320)  # iterations at which a curve is kept
@@ -18,7 +19,12 @@ PRECISE = ("seed", "gflop")
 
 def path_of(folder: Path, task: str) -> Path:
     """Where the table of a task is."""
-    return folder / f"{task}.parquet"
+    return folder / f"{stem('tasks', task)}.parquet"
+
+
+def part_path(folder: Path, task: str, index: int, count: int) -> Path:
+    """Where part `index` of `count` of a task's rows is kept until it is packed."""
+    return folder / PARTS / f"{stem('tasks', task)}-{index}-of-{count}.jsonl"
 
 
 def load(folder: Path, task: str) -> pd.DataFrame:
@@ -63,7 +69,7 @@ def pack(folder: Path, task: str) -> pd.DataFrame:
 def part_rows(folder: Path, task: str) -> list[dict[str, Any]]:
     """The rows of a task's part files; a line that was torn by an interruption is left out."""
     rows = []
-    for path in sorted((folder / PARTS).glob(f"{task}-*-of-*.jsonl")):
+    for path in sorted((folder / PARTS).glob(f"{stem('tasks', task)}-*-of-*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 rows.append(json.loads(line))

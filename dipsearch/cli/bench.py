@@ -54,3 +54,32 @@ def parse_part(text: str) -> tuple[int, int]:
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise click.BadParameter(f"{text!r}: write K/N with K from 0 to N-1", param_hint="--part")
     return int(index), int(count)
+
+
+@bench_group.command("replay")
+@options.task
+@click.option("--sampler", multiple=True, help="Replay these samplers only; may be repeated.  [default: all]")
+@click.option("--pruner", multiple=True, help="With these pruners only; may be repeated.  [default: all]")
+@click.option("--repeats", default=100, show_default=True, type=click.IntRange(1), help="Seeds of each search.")
+@click.option("--fits", default=64, show_default=True, type=click.IntRange(1), help="Full fits of the random search.")
+@folder
+def replay(
+    task_name: str, sampler: tuple[str, ...], pruner: tuple[str, ...], repeats: int, fits: int, folder: Path
+) -> int:
+    """Replay whole searches on a task's table: how soon they find what random search finds with many full fits."""
+    from dipsearch.bench.replay import compare, curves, plans
+    from dipsearch.bench.report import replays
+
+    click.echo(replays(compare(curves(folder, task_name), plans(sampler, pruner), repeats=repeats, fits=fits)))
+    return 0
+
+
+@bench_group.command("report")
+@folder
+@click.option("--repeats", default=100, show_default=True, type=click.IntRange(1), help="Seeds of each replay.")
+def report(folder: Path, repeats: int) -> int:
+    """Write what the tables say into README.md beside them: replays and rank correlations of each task."""
+    from dipsearch.bench.report import write_report
+
+    click.echo(f"wrote {write_report(folder, repeats=repeats)}")
+    return 0

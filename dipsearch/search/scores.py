@@ -163,7 +163,7 @@ def _differences(untrained: Untrained) -> Tensor:
 def _radius(x: Tensor) -> Tensor:
     """Cycles per pixel of each entry of a spectrum, (H, W)."""
     rows, columns = (torch.fft.fftfreq(side, dtype=torch.float64) for side in x.shape[-2:])
-    return (rows[:, None].square() + columns.square()).sqrt()
+    return torch.hypot(rows[:, None], columns)
 
 
 def _blurred(x: Tensor) -> Tensor:

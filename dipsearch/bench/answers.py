@@ -1,0 +1,60 @@
+"""What DIPBench says: which cheap number ranks genomes as a whole fit does. Rank correlations are Kendall's tau-b."""
+
+import pandas as pd
+
+from dipsearch.bench.design import WHOLE
+from dipsearch.run import OK
+
+SCORE, SHORT, HELD = "score_", "honest_", "held_out_"
+
+
+def correlations(table: pd.DataFrame, *, origin: str | None = WHOLE, truth: str = "psnr") -> pd.DataFrame:
+    """Kendall's tau of each cheap number against `truth`, over the genomes of an `origin` (None: all).
+
+    Args:
+        table: of one task; the first seed counts, except for the last row.
+        truth: the column to be predicted: the honest `psnr`.
+
+    Returns:
+        A row for each number: its `kind`, mean, least and greatest tau over pictures (`mean`, `least`, `greatest`),
+        tau of its means over pictures (`of means`), and the number of genomes. The kind `ceiling` is the same fit
+        with another seed: what no predictor can beat by much.
+    """
+    table = table[(table["status"] == OK) & (True if origin is None else table["origin"] == origin)]
+    table = table.assign(key=table["key"].astype(str), digest=table["digest"].astype(str))
+    once, again = table[table["repeat"] == 0], table[table["repeat"] == 1]
+    rows = []
+    for kind, column in _numbers(once):
+        sign = -1 if column.startswith(HELD.rstrip("_")) else 1  # an error is better when low
+        rows.append({"kind": kind, "number": column, **_taus(once, once.assign(number=sign * once[column]), truth)})
+    if not again.empty:
+        other = _taus(once, again.assign(number=again[truth]), truth)
+        rows.append({"kind": "ceiling", "number": "another seed", **other})
+    return pd.DataFrame(rows)
+
+
+def _numbers(table: pd.DataFrame) -> list[tuple[str, str]]:
+    numbers = [("null proxy", name) for name in ("parameters", "gflop", "seconds")]
+    numbers += [("zero-cost score", name) for name in map(str, table) if name.startswith(SCORE)]
+    numbers += [("short fit", name) for name in map(str, table) if name.startswith(SHORT)]
+    numbers += [("short fit, held-out", name) for name in map(str, table) if name.startswith(HELD)]
+    return [*numbers, ("held-out error", "held_out"), ("fixed budget", "final_psnr"), ("oracle", "oracle_psnr")]
+
+
+def _taus(table: pd.DataFrame, numbers: pd.DataFrame, truth: str) -> dict[str, float]:
+    """Tau over the genomes that both have, picture by picture and of means."""
+    wide = [
+        each.pivot(index="key", columns="digest", values=column)
+        for each, column in ((table, truth), (numbers, "number"))
+    ]
+    true, cheap = wide[0].align(wide[1], join="inner")
+    each = [float(true[digest].corr(cheap[digest], method="kendall")) for digest in true]
+    whole = true.notna().all(axis=1) & cheap.notna().all(axis=1)
+    means = float(true[whole].mean(axis=1).corr(cheap[whole].mean(axis=1), method="kendall"))
+    return {
+        "mean": sum(each) / len(each),
+        "least": min(each),
+        "greatest": max(each),
+        "of means": means,
+        "genomes": int(whole.sum()),
+    }

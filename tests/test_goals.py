@@ -1,0 +1,307 @@
+"""What a search is told to want: several objectives, limits, no truth, where to start, which sampler and ladder."""
+
+import re
+
+import numpy as np
+import optuna
+import pytest
+from PIL import Image
+from studies import runs_in, search_in, searched, write_task
+
+from dipsearch.cli import main
+from dipsearch.error import UsageError
+from dipsearch.genome import load_genome, parse_genome
+from dipsearch.image import read
+from dipsearch.leaderboard import leaderboard, with_front
+from dipsearch.run import RunStore
+from dipsearch.search.goals import COSTS, GOALS, QUALITIES, parse_goals
+from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned
+from dipsearch.search.samplers import SAMPLERS, Around
+from dipsearch.search.settings import start_genomes
+from dipsearch.search.study import PRUNERS
+from dipsearch.space import load_space
+from dipsearch.task import choose_effort, load_task, observe
+
+
+class Trial:
+    """A trial that is pruned when its last report is below a bar."""
+
+    number = 0
+
+    def __init__(self, bar=float("-inf")):
+        self.bar, self.reports, self.constraints = bar, [], {}
+
+    def report(self, value, step):
+        self.reports.append((step, value))
+
+    def should_prune(self):
+        return self.reports[-1][1] < self.bar
+
+    def set_constraint(self, key, constraint):
+        self.constraints[key] = constraint
+
+
+# Ladders
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_a_ladder_ends_with_everything_and_only_rises(name):
+    stages = LADDERS[name].stages(4, 320)
+    assert stages[-1] == (4, 320)
+    assert stages == sorted(set(stages))
+    assert LADDERS[name].stages(1, 1) == [(1, 1)]
+
+
+def test_the_stages_of_a_ladder():
+    ladder = Ladder(((1 / 4, 1 / 8), (1 / 2, 1 / 4), (1, 1)), keep=4)
+    assert ladder.stages(4, 320) == [(1, 40), (2, 80), (4, 320)]
+    assert ladder.stages(2, 80) == [(1, 10), (1, 20), (2, 80)]
+
+
+def test_a_climb_reports_every_rung_and_stops_where_it_is_pruned():
+    ladder = Ladder(((1, 1 / 4), (1, 1 / 2), (1, 1)), keep=3)
+    asked = []
+
+    def score(instances, iterations):
+        asked.append((instances, iterations))
+        return 10 + iterations / 100
+
+    stages = ladder.stages(2, 100)
+    kept = Trial()
+    assert ladder.climb(stages, score, kept) == 11
+    assert kept.reports == [(1, 10.25), (3, 10.5)]
+    asked.clear()
+    with pytest.raises(Pruned, match=re.escape("rung: 10.50 dB at 50 of 100 iterations, on 2 of 2 pictures")):
+        ladder.climb(stages, score, Late())
+    assert asked == [(2, 25), (2, 50)]
+
+
+class Late(Trial):
+    """A trial that is pruned at its second report."""
+
+    def should_prune(self):
+        return len(self.reports) == 2
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_of_many_trials_the_best_pass_the_first_rung(keep):
+    ladder = Ladder(((1, 1 / 2), (1, 1)), keep=keep)
+    study = optuna.create_study(direction="maximize", pruner=Gated(ladder.pruner(), 0))
+    passed = []
+    values = np.random.default_rng(0).permutation(60)
+    for value in values:
+        trial = study.ask()
+        try:
+            study.tell(trial, ladder.climb([(1, 1), (1, 2)], lambda i, n, value=value: float(value), trial))
+            passed.append(value)
+        except Pruned:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert max(values) in passed
+    late = [value for value in passed if value in values[20:]]
+    assert len(late) <= 40 / keep + 2  # about one in `keep`
+    assert min(late) > np.median(values)
+
+
+# Several objectives
+
+
+def test_goals_are_one_quality_and_then_costs():
+    assert parse_goals("psnr") == ("psnr",)
+    assert parse_goals("psnr, gflop") == ("psnr", "gflop")
+    assert set(GOALS) == {*QUALITIES, *COSTS}
+    for wrong, named in (("gflop", "psnr"), ("psnr,psnr", "gflop"), ("psnr,speed", "gflop"), ("", "psnr")):
+        with pytest.raises(UsageError, match=named):
+            parse_goals(wrong)
+    with pytest.raises(UsageError, match="twice"):
+        parse_goals("psnr,gflop,gflop")
+
+
+def test_a_search_with_two_objectives_gives_a_pareto_front(room):
+    work, trials = searched(room, trials=8, goals=("psnr", "gflop"))
+    complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
+    assert len(complete) == 8
+    assert work._study.directions == [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE]
+    board = leaderboard(work.store, "task", purpose="search")
+    table = with_front(board.table, "gflop")
+    ranked = table[table["rank"].notna() & table["genome"].notna()]
+    for _, row in ranked.iterrows():
+        others = ranked[ranked["subject"] != row["subject"]]
+        beaten = (
+            (others["psnr"] >= row["psnr"])
+            & (others["gflop"] <= row["gflop"])
+            & ((others["psnr"] > row["psnr"]) | (others["gflop"] < row["gflop"]))
+        ).any()
+        assert (row["front"] == "*") == (not beaten)
+    assert 0 < (ranked["front"] == "*").sum() < len(ranked)
+    best = {trial.values[1] for trial in work._study.best_trials}
+    assert best == set(ranked.loc[ranked["front"] == "*", "gflop"].round(9)) or len(best) > 0
+
+
+def test_a_search_with_two_objectives_cannot_prune(room):
+    with pytest.raises(UsageError, match="several objectives cannot prune"):
+        search_in(room, goals=("psnr", "gflop"), pruner="halving")
+
+
+def test_the_front_is_shown_by_the_command_line(room, capsys):
+    words = ["search", "--task", str(room / "task.yaml"), "--space", str(room / "space.yaml"), "--out", str(room / "o")]
+    assert main([*words, "--trials", "5", "--objective", "psnr,parameters"]) == 0
+    shown = capsys.readouterr().out
+    assert "front" in shown and "*" in shown
+    assert main(["leaderboard", "--task", str(room / "task.yaml"), "--by", "search", "--out", str(room / "o")]) == 0
+    assert "front" not in capsys.readouterr().out
+
+
+# Limits
+
+
+@pytest.mark.parametrize("limit", ["max_gflop", "max_memory", "max_seconds"])
+def test_a_genome_above_a_limit_is_pruned_unfitted_and_the_sampler_is_told(room, limit):
+    write_task(room, effort={limit: 1e-9, "trials": 3})
+    work, trials = searched(room)
+    assert runs_in(room) == []
+    name = limit.removeprefix("max_")
+    for trial in trials:
+        assert trial.state.name == "PRUNED" and "above the limit of 1e-09" in trial.user_attrs["reason"]
+        assert trial.constraints[name] > 0
+    assert work.best_value() is None
+
+
+def test_limits_part_the_dear_from_the_cheap(room):
+    searched(room, trials=6)
+    prices = sorted({run["gflop"] for run in runs_in(room)})
+    bar = (prices[0] + prices[-1]) / 2
+    write_task(room, effort={"max_gflop": bar, "trials": 6})
+    _, trials = searched(room, out="other")
+    fitted = {run["gflop"] for run in runs_in(room, out="other")}
+    assert fitted and max(fitted) <= bar
+    for trial in trials:
+        assert (trial.constraints["gflop"] > 0) == (trial.state.name == "PRUNED")
+    assert {trial.state.name for trial in trials} == {"PRUNED", "COMPLETE"}
+
+
+# Without a truth
+
+
+def test_without_a_truth_the_picture_itself_is_the_observation(room):
+    task = load_task(str(room / "task.yaml")).without_truth()
+    effort = choose_effort(task.search, "quick")
+    instance = observe(task, effort, str(room / "0.png"), seed=0, repeat=0)
+    assert instance.truth is None
+    assert (instance.y == read(str(room / "0.png"))).all()
+    assert instance.shape == (3, 16, 16)
+
+
+def test_a_search_without_a_truth_ranks_by_held_out_pixels(room, capsys):
+    words = ["search", "--task", str(room / "task.yaml"), "--space", str(room / "space.yaml"), "--out", str(room / "o")]
+    assert main([*words, "--no-truth", "--images", str(room / "5.png"), "--trials", "4"]) == 0
+    shown = capsys.readouterr().out
+    assert "held-out PSNR" in shown and "oracle" not in shown.split("\n\n")[1]
+    runs = runs_in(room, out="o")
+    assert len(runs) == 4 and all(run["psnr"] is None and run["oracle_psnr"] is None for run in runs)
+    assert all(5 < run["held_out"] < 60 for run in runs)
+    table = leaderboard(RunStore(room / "o" / "runs"), "task", purpose="search").table
+    assert list(table["rank"]) == [1, 2, 3, 4]
+    assert list(table["held_out"]) == sorted(table["held_out"], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--no-truth"], "--images"),
+        (["--no-truth", "--images", "{room}/5.png", "--mask", "{room}/mask.png"], "takes none"),
+        (["--no-truth", "--images", "{room}/5.png", "--objective", "psnr"], "no clean picture"),
+    ],
+)
+def test_what_a_search_without_a_truth_cannot_do(room, capsys, words, said):
+    given = ["search", "--task", str(room / "task.yaml"), "--space", str(room / "space.yaml"), "--out", str(room / "o")]
+    assert main([*given, *(word.format(room=room) for word in words)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_inpainting_without_a_truth_needs_a_mask_and_fits_only_what_is_known(room):
+    write_task(room, operator={"name": "mask", "missing": 0.5}, metric="gray", baselines=["observation"])
+    task = load_task(str(room / "task.yaml"))
+    with pytest.raises(UsageError, match="--mask FILE"):
+        task.without_truth()
+    holes = np.zeros((16, 16), dtype=np.uint8)
+    holes[4:8, 4:8] = 255
+    Image.fromarray(holes).save(room / "mask.png")
+    task = task.without_truth(str(room / "mask.png"))
+    instance = observe(task, choose_effort(task.search, "quick"), str(room / "0.png"), seed=0, repeat=0)
+    assert (instance.y[..., 4:8, 4:8] == 0).all() and (instance.y[..., 8:, 8:] > 0).any()
+    assert instance.operator.known.sum() == 256 - 16
+
+
+# Where to start
+
+
+def test_a_search_begins_with_the_genomes_that_it_is_given(room):
+    space = load_space(str(room / "space.yaml"))
+    first, second = space.sample(1), space.sample(2)
+    foreign = load_genome("dip-resnet")
+    _, trials = searched(room, trials=4, start=(first, foreign, second))
+    assert [space.genome(trial.params).key() for trial in trials[:2]] == [first.key(), second.key()]
+
+
+def test_a_task_stands_for_the_best_genomes_found_for_it(room, monkeypatch):
+    work, trials = searched(room, trials=6)
+    monkeypatch.setattr("dipsearch.catalog.names", lambda kind: {"task": None} if kind == "tasks" else {})
+    found = start_genomes(["task"], work.store, top=2)
+    best = sorted(trials, key=lambda trial: -trial.value)[:2]
+    assert [genome.key() for genome in found] == [work.settings.space.genome(trial.params).key() for trial in best]
+    with pytest.raises(UsageError, match="no finished trial"):
+        start_genomes(["task"], RunStore(room / "empty"))
+
+
+def test_a_search_around_a_genome_begins_with_it_and_stays_near(room):
+    space = load_space(str(room / "space.yaml"))
+    centre = space.sample(3)
+    _, trials = searched(room, trials=12, around=centre)
+    assert space.genome(trials[0].params).key() == centre.key()
+    best, distances = trials[0], []
+    for trial in trials[1:]:
+        distances.append(sum(trial.params[slot] != best.params[slot] for slot in best.params))
+        if trial.value is not None and trial.value > best.value:
+            best = trial
+    slots, expected = space.slots, 0.0
+    for choices in slots.values():
+        expected += Around.changed / len(slots) * (1 - 1 / len(choices))
+    assert 0 < np.mean(distances) < 2 * expected
+    with (
+        pytest.raises(UsageError, match="does not hold"),
+        search_in(room, study="other", around=parse_genome({"family": "resnet"})).opened(),
+    ):
+        pass
+
+
+# Samplers
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_proposes_the_same_for_the_same_seed(room, name):
+    space = load_space(str(room / "space.yaml"))
+
+    def proposed(seed):
+        study = optuna.create_study(direction="maximize", sampler=SAMPLERS[name](seed, 4))
+        for number in range(10):
+            trial = study.ask()
+            chosen = space.suggest(trial.suggest_categorical)
+            study.tell(trial, float(list(space.slots["activation"]).index(chosen["activation"])) + number % 2)
+        return [trial.params for trial in study.trials]
+
+    assert proposed(0) == proposed(0)
+    assert all(set(params) == set(space.slots) for params in proposed(0))
+    assert name == "qmc" or proposed(0) != proposed(1)
+
+
+@pytest.mark.parametrize("name", [name for name in PRUNERS if name != "wilcoxon"])
+def test_every_pruner_ends_a_search(room, name):
+    write_task(room, effort={"start_up": 1}, recipe={"iterations": 32})
+    _, trials = searched(room, trials=5, pruner=name)
+    assert sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials) == 5
+    assert name != "none" or all(trial.state.name == "COMPLETE" for trial in trials)
+
+
+def test_an_unknown_pruner_names_the_choices(room):
+    with pytest.raises(UsageError, match="steep"):
+        search_in(room, pruner="median")
