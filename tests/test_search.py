@@ -505,7 +505,7 @@ def test_the_leaderboard_shows_each_pair_under_a_name_of_its_own(room):
     assert len(table) == len(set(table["name"])) == len(pairs)
     assert table["rank"].notna().all()
     for row in table.to_dict("records"):
-        words = ", ".join(f"{name} {value}" for name, value in row["recipe_changes"].items())
+        words = ", ".join(f"{name} {value}" for name, value in sorted(row["recipe_changes"].items()))
         assert row["summary"].endswith(f", {words}") and "learning_rate" in words
 
 

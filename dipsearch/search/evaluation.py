@@ -104,7 +104,7 @@ class Protocol:
 
     def summary(self, genome: Genome) -> str:
         """A genome and the recipe's values that belong to it, in a few words."""
-        return ", ".join([genome.summary(), *(f"{name} {value}" for name, value in self.changes.items())])
+        return ", ".join([genome.summary(), *(f"{name} {value}" for name, value in sorted(self.changes.items()))])
 
     def run(self, name: str, genome: Genome | None, instance: Observation, **outcome: Any) -> Run:
         """The record of an outcome."""
