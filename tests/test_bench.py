@@ -1,0 +1,302 @@
+"""DIPBench: what is in it, making it, its tables, replays and what it says."""
+
+import json
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+from studies import write_space, write_task
+
+from dipsearch.bench import design, replay
+from dipsearch.bench.answers import correlations
+from dipsearch.bench.collect import collect, measure
+from dipsearch.bench.replay import Curves, Plan, Trajectory, compare, curves, plans
+from dipsearch.bench.report import write_report
+from dipsearch.bench.table import STEPS, have, load, pack, part_path, part_rows
+from dipsearch.cli import main
+from dipsearch.error import UsageError
+from dipsearch.run import RunStore
+from dipsearch.search.evaluation import Protocol
+from dipsearch.search.ladder import LADDERS
+from dipsearch.search.samplers import SAMPLERS
+from dipsearch.search.scores import SCORES, scores
+from dipsearch.space import load_space
+from dipsearch.task import load_task
+
+GENES = {"depth": [1, 2], "channels": [2, 4], "upsample": ["nearest", "bilinear"]}
+TEMPLATE = {
+    "depth": "$depth",
+    "channels_down": "$channels",
+    "channels_up": "$channels",
+    "channels_skip": 0,
+    "upsample": "$upsample",
+    "input": {"kind": "noise", "channels": 2},
+}
+
+
+@pytest.fixture
+def small(room, monkeypatch):
+    """A tiny DIPBench: a task with its preset, eight genomes, two sampled ones, one that is built in."""
+    write_task(room)
+    task = json.loads(json.dumps(load_task(str(room / "task.yaml")).model_dump(mode="json", exclude={"name"})))
+    recipe = {"iterations": 20, "stop": "held-out", "held_out": 0.2, "patience": 20, "precision": "float32"}
+    bench = {"trials": 4, "timeout": 600, "images": 2, "size": 16, "recipe": recipe}
+    write_task(room, **{"search": {"quick": task["search"]["quick"], "bench": bench}})
+    whole = write_space(room, "whole", GENES, TEMPLATE)
+    sampled = write_space(room, "sampled", {"kernel": [1, 3, 5]}, TEMPLATE | {
+        "depth": 1, "channels_down": 2, "channels_up": 2, "upsample": "bicubic", "kernel_up": "$kernel",
+    })  # fmt: skip
+    monkeypatch.setattr(design, "WHOLE", str(whole))
+    monkeypatch.setattr(design, "SAMPLED", str(sampled))
+    monkeypatch.setattr(design, "SAMPLES", 2)
+    names = {"dip-library-2": None}
+    monkeypatch.setattr(design.catalog, "names", lambda kind: names if kind == "genomes" else {})
+    return room
+
+
+def task_of(room):
+    return str(room / "task.yaml")
+
+
+# What is in it
+
+
+def test_the_built_in_design_is_what_the_table_promises():
+    protocol = design.protocol_of("denoise")
+    assert protocol.recipe.stop == "held-out" and protocol.recipe.precision == "float32"
+    assert protocol.recipe.iterations == STEPS[-1]
+    space = load_space(design.WHOLE)
+    genomes = list(space.genomes())
+    assert len(genomes) == space.size() == len({genome.key() for genome in genomes}) >= 300
+    for task in ("denoise", "inpaint", "sr"):
+        loaded = load_task(task)
+        assert len(loaded.images.search[: loaded.search["bench"].images]) >= 4
+
+
+def test_a_task_without_the_preset_is_refused(room):
+    with pytest.raises(UsageError, match="no search preset 'bench'"):
+        design.protocol_of(task_of(room))
+
+
+def test_the_fits_are_every_genome_once_and_a_quarter_again(small):
+    protocol = design.protocol_of(task_of(small))
+    made = list(design.fits(protocol))
+    entries = design.entries(protocol.effort)
+    assert [entry.origin == "named" for entry in entries] == [False] * 10 + [True]
+    assert len({entry.genome.key() for entry in entries}) == 11
+    once = [each for each in made if each[1].repeat == 0]
+    again = [each for each in made if each[1].repeat == 1]
+    assert len(once) == 11 * 2 and made[: len(once)] == once
+    assert len(again) == 3 * 2 and all(entry.origin != "named" for entry, _ in again)
+    assert made[0][0] == made[1][0] and made[0][1].image != made[1][1].image
+    assert [entry.genome.key() for entry, _ in design.fits(protocol)] == [entry.genome.key() for entry, _ in made]
+
+
+# Making it
+
+
+def test_parts_are_made_apart_and_packed_together(small):
+    folder, task = small / "bench", task_of(small)
+    assert collect(folder, task, part=(0, 2), budget=0) == 14
+    assert collect(folder, task, part=(0, 2)) == 0
+    assert len(part_rows(folder, task)) == 14
+    with part_path(folder, task, 0, 2).open("a") as file:
+        file.write('{"key": "torn')  # as an interruption leaves it
+    assert collect(folder, task, part=(1, 2)) == 0
+    table = pack(folder, task)
+    assert len(table) == 28 and len(have(folder, task)) == 28
+    assert not table.duplicated(["key", "digest", "seed"]).any()
+    part_path(folder, task, 0, 2).unlink()
+    part_path(folder, task, 1, 2).unlink()
+    assert collect(folder, task) == 0  # the packed table holds them
+    pd.testing.assert_frame_equal(load(folder, task), table)
+
+
+def test_a_row_says_what_its_fit_was(small):
+    protocol = design.protocol_of(task_of(small))
+    entry, instance = next(design.fits(protocol))
+    row = measure(protocol, entry, instance)
+    run = protocol.evaluate(RunStore(small / "runs"), "x", entry.genome, instance)
+    assert row["psnr"] == run["psnr"] and row["oracle_psnr"] == run["oracle_psnr"] and row["chosen"] == run["chosen"]
+    assert row["held_out"] == pytest.approx(10 ** (-run["held_out"] / 10))
+    assert (
+        row["honest_20"] == row["psnr"]
+        and row["average_20"] == row["final_psnr"]
+        and row["held_out_20"] == row["held_out"]
+    )
+    assert row["average_10"] != row["average_20"] and "average_30" not in row
+    assert row["parameters"] == run["parameters"]
+    assert {name for name in row if name.startswith("score_")} == {f"score_{name}" for name in SCORES}
+    again = measure(protocol, entry, instance)
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in row.items() if k != "seconds"}
+
+
+def test_the_command_line_makes_and_reports(small, capsys):
+    folder, task = str(small / "bench"), task_of(small)
+    assert main(["bench", "collect", "--task", task, "--folder", folder]) == 0
+    assert "28 rows; 0 of this part are missing" in capsys.readouterr().out
+    assert main(["bench", "collect", "--task", task, "--folder", folder, "--part", "2/2"]) == 2
+    assert main(["bench", "replay", "--task", "inpaint", "--folder", folder]) == 2
+    assert "make it with" in capsys.readouterr().err
+
+
+# Replays
+
+
+@pytest.fixture
+def landscape():
+    """Curves of the space `bench` with a planted best genome: the score is the sum of the choices' places."""
+    space = load_space("bench")
+    keys, honest = {}, []
+    for chosen in _every(space):
+        genome = space.genome(chosen)
+        if genome.key() in keys:
+            continue
+        keys[genome.key()] = len(keys)
+        place = sum(space.slots[slot].index(value) / len(space.slots[slot]) for slot, value in chosen.items())
+        noise = np.random.default_rng(len(keys)).normal(0, 0.05, (4, 1))
+        honest.append(20 + place + noise - 5 / np.array(STEPS)[None])
+    return Curves(space, keys, np.stack(honest), STEPS)
+
+
+def _every(space):
+    import itertools
+
+    for values in itertools.product(*space.slots.values()):
+        yield dict(zip(space.slots, values, strict=True))
+
+
+def test_a_random_replay_without_pruning_costs_whole_trials(landscape):
+    run = replay.replay(landscape, Plan("random", "none"), seed=0, budget=10 * landscape.full)
+    assert landscape.full == 4 * STEPS[-1]
+    new = np.diff(np.concatenate([[0], run.iterations]))
+    assert set(new) <= {0, landscape.full} and run.iterations[-1] == 10 * landscape.full
+    assert (np.diff(run.best) >= 0).all()
+    assert run.best[-1] in landscape.scores
+
+
+@pytest.mark.parametrize("pruner", [name for name in LADDERS if name != "none"])
+def test_pruning_spends_less_on_a_trial(landscape, pruner):
+    run = replay.replay(landscape, Plan("random", pruner, gate=2), seed=0, budget=20 * landscape.full)
+    costs = np.diff(np.concatenate([[0], run.iterations]))
+    stages = LADDERS[pruner].stages(4, STEPS[-1])
+    rungs = np.cumsum([0] * 0 + [instances * iterations for instances, iterations in stages])
+    assert costs.max() == landscape.full
+    assert costs[costs > 0].min() == stages[0][0] * stages[0][1]
+    assert len(costs[costs > 0]) > 30 and rungs.size
+
+
+def test_a_sampler_that_learns_beats_a_random_one(landscape):
+    table = compare(landscape, [Plan("random", "none"), Plan("tpe", "none")], repeats=8)
+    random, learned = table["median"]
+    assert learned < 0.7 * random
+    assert table["goal"].iloc[0] == pytest.approx(np.median(table["goal"]))
+    scores = np.sort(landscape.scores)
+    assert scores[-30] < table["goal"].iloc[0] <= scores[-1]
+
+
+def test_a_genome_that_was_seen_costs_nothing(landscape):
+    class Same(optuna.samplers.RandomSampler):
+        def sample_independent(self, study, trial, name, distribution):
+            return distribution.choices[0]
+
+    SAMPLERS["same"] = lambda seed, start_up: Same(seed=seed)
+    try:
+        run = replay.replay(landscape, Plan("same", "none"), seed=0, budget=1e9)
+    finally:
+        del SAMPLERS["same"]
+    assert run.iterations[-1] == landscape.full
+    assert len(run.iterations) == 4 * len(landscape.rows)
+
+
+def test_what_a_trajectory_reaches_and_when():
+    run = Trajectory(np.array([10, 20, 30]), np.array([float("-inf"), 25.0, 27.0]))
+    assert run.reaches(25) == 20 and run.reaches(26) == 30 and run.reaches(28) == float("inf")
+    assert run.at(15) == float("-inf") and run.at(20) == 25 and run.at(99) == 27
+
+
+def test_plans_are_a_product_and_errors_name_the_choices():
+    assert len(plans()) == len(SAMPLERS) * len(LADDERS)
+    assert plans(["tpe"], ["steep"]) == [Plan("tpe", "steep")]
+    with pytest.raises(UsageError, match="nsga2"):
+        plans(["bayes"])
+
+
+# What it says
+
+
+@pytest.fixture
+def table():
+    """Forty genomes on two pictures whose honest PSNR is known, with a good, a bad and a noisy predictor."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(40):
+        for picture in ("a", "b"):
+            for repeat in range(2 if number % 4 == 0 else 1):
+                score = number + (0.1 if picture == "a" else 0.0)
+                rows.append(
+                    {"key": f"{number:02}", "digest": picture, "seed": repeat, "repeat": repeat, "origin": "bench"}
+                    | {"status": "ok", "psnr": score, "final_psnr": -score, "oracle_psnr": score + 1}
+                    | {"held_out": 1 / (1 + score), "parameters": 40 - number, "gflop": 1.0 + number}
+                    | {"seconds": rng.random(), "score_noise": rng.random(), "honest_10": score**2}
+                )
+    return pd.DataFrame(rows)
+
+
+def test_known_rank_correlations(table):
+    said = correlations(table).set_index("number")
+    assert said.loc["honest_10", "mean"] == pytest.approx(1)
+    assert said.loc["held_out", "mean"] == pytest.approx(1)  # an error, better when low
+    assert said.loc["parameters", "mean"] == pytest.approx(-1)
+    assert said.loc["final_psnr", "least"] == pytest.approx(-1)
+    assert abs(said.loc["score_noise", "mean"]) < 0.3
+    assert said.loc["another seed", "genomes"] == 10 and said.loc["honest_10", "genomes"] == 40
+    swapped = table.assign(held_out=table["held_out"].where(table["digest"] == "a", -table["held_out"]))
+    said = correlations(swapped).set_index("number")
+    assert said.loc["held_out", "least"] == pytest.approx(-1) and said.loc["held_out", "greatest"] == pytest.approx(1)
+
+
+def test_failed_fits_and_other_spaces_do_not_count(table):
+    broken = table.copy()
+    broken.loc[broken["key"] == "03", ["status", "psnr"]] = ["diverged", np.nan]
+    broken.loc[broken["key"] == "04", "origin"] = "wide"
+    assert correlations(broken).set_index("number").loc["honest_10", "genomes"] == 38
+
+
+def test_the_report_is_written_beside_the_tables(small, capsys):
+    folder, task = small / "bench", task_of(small)
+    collect(folder, task)
+    pack(folder, task)
+    assert len(curves(folder, task).rows) == 8
+    # a report reads tasks by the names of the tables
+    (small / "bench" / "task.parquet").rename(small / "bench" / "denoise.parquet")
+    text = write_report(folder, repeats=2).read_text()
+    assert "## denoise" in text and "28 fits of 11 genomes (8 of space" in text
+    assert "| tpe | halving |" in text and "| ceiling | another seed |" in text
+
+
+# Zero-cost scores
+
+
+def test_scores_are_the_same_again_and_differ_between_genomes(small):
+    protocol = design.protocol_of(task_of(small))
+    made = list(design.fits(protocol))
+    first, other = scores(made[0][0].genome, made[0][1]), scores(made[4][0].genome, made[4][1])
+    assert first == scores(made[0][0].genome, made[0][1])
+    assert set(first) == set(SCORES) and all(np.isfinite(list(first.values())))
+    assert all(first[name] != other[name] for name in SCORES)
+
+
+def test_a_bilinear_network_is_smoother_than_one_with_pixel_shuffle(small):
+    protocol = Protocol(
+        load_task("denoise"), load_task("denoise").search["bench"], "bench", "bench", load_task("denoise").recipe
+    )
+    (instance,) = protocol.observe(["skimage:coffee"], seed=0, repeats=1)
+    from dipsearch.genome import Hourglass
+
+    smooth, rough = (
+        scores(Hourglass(depth=3, channels_down=8, channels_up=8, channels_skip=0, upsample=name), instance)
+        for name in ("bilinear", "pixel-shuffle")
+    )
+    for name in ("smoothness", "spectral-bias", "bandwidth"):
+        assert smooth[name] > rough[name], name
