@@ -158,7 +158,7 @@ def with_front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
         cost: `gflop`, `parameters` or `seconds`.
     """
     ranked = table[table["rank"].notna() & table["genome"].notna()].sort_values(["rank", cost])
-    least = ranked[cost].cummin().shift(fill_value=float("inf"))
+    least = ranked[cost].astype(float).cummin().shift(fill_value=float("inf"))
     front = set(ranked.index[ranked[cost] < least])
     return table.assign(front=["*" if index in front else "" for index in table.index])
 

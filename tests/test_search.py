@@ -17,6 +17,7 @@ import torch
 import yaml
 from fits import TINY
 from PIL import Image
+from studies import GENES, instance_of, runs_in, search_in, searched, values_of, write, write_space, write_task
 
 from dipsearch.cli import main
 from dipsearch.error import DipsearchError, UsageError
@@ -34,103 +35,9 @@ from dipsearch.search.objective import imputed
 from dipsearch.search.rerun import Rerun, rerun_genomes
 from dipsearch.search.settings import Settings
 from dipsearch.search.study import Search
-from dipsearch.space import load_space
 from dipsearch.task import choose_effort, load_task
 
 ROOT = Path(__file__).resolve().parent.parent
-
-GENES = {
-    "depth": [1, 2],
-    "kernel": [1, 3],
-    "upsample": ["nearest", "bilinear"],
-    "activation": ["leaky-relu", "relu", "swish", "elu"],
-    "channels": [2, 4],
-}
-TEMPLATE = {
-    "depth": "$depth",
-    "channels_down": 4,
-    "channels_up": 4,
-    "channels_skip": 0,
-    "kernel_down": "$kernel",
-    "upsample": "$upsample",
-    "activation": "$activation",
-    "input": {"kind": "noise", "channels": "$channels"},
-}
-
-
-@pytest.fixture
-def room(tmp_path):
-    """A folder with pictures, a small task and a small space."""
-    for number in range(8):
-        coarse = np.random.default_rng(number).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((16, 16), Image.Resampling.BICUBIC).save(tmp_path / f"{number}.png")
-    write(tmp_path / "published.yaml", TINY | {"activation": "swish", "channels_down": 6, "channels_up": 6})
-    write_task(tmp_path)
-    write_space(tmp_path)
-    return tmp_path
-
-
-def write(path, data):
-    path.write_text(yaml.safe_dump(data))
-    return path
-
-
-def write_task(room, name="task", *, search=2, effort=None, recipe=None, **fields):
-    task = {
-        "about": "a test",
-        "operator": {"name": "identity"},
-        "noise": {"name": "gaussian", "sigma": 25},
-        "metric": "rgb",
-        "genome": str(room / "published.yaml"),
-        "baselines": ["observation", "total-variation"],
-        "images": {
-            "search": [str(room / f"{number}.png") for number in range(search)],
-            "evaluation": [str(room / "6.png"), str(room / "7.png")],
-        },
-        "recipe": {"iterations": 16, "input_noise": 0.01} | (recipe or {}),
-        "search": {"quick": {"trials": 4, "timeout": 600, "size": 16, "start_up": 100} | (effort or {})},
-        "rerun": {"quick": {"size": 16, "seeds": 2}},
-    }
-    return write(room / f"{name}.yaml", task | fields)
-
-
-def write_space(room, name="space", genes=None, template=None, start=(), recipe=None):
-    genes = GENES if genes is None else genes
-    template = TEMPLATE if template is None else template
-    data = {"about": "a test", "genes": genes, "templates": {"hourglass": template}, "start": [str(s) for s in start]}
-    return write(room / f"{name}.yaml", data | ({"recipe": recipe} if recipe else {}))
-
-
-def search_in(room, *, task="task", space="space", study="study", out="out", trials=None, seed=0, **settings):
-    loaded = load_task(str(room / f"{task}.yaml"))
-    effort = choose_effort(loaded.search, "quick").changed(trials=trials)
-    chosen = Settings(loaded, load_space(str(room / f"{space}.yaml")), "quick", effort, seed, "tpe", "cpu")
-    return Search(chosen, room / out / "studies" / study, RunStore(room / out / "runs"), **settings)
-
-
-def searched(room, **settings):
-    """Run a search to its end, and give it with its trials."""
-    work = search_in(room, **settings)
-    with work.opened():
-        assert work.run() == "done"
-        trials = work._study.get_trials()
-        work.pruned = work.given_up()
-    return work, trials
-
-
-def runs_in(room, out="out", task="task"):
-    runs, broken = RunStore(room / out / "runs").load(task)
-    assert broken == []
-    return runs
-
-
-def values_of(trials):
-    return [(trial.state.name, trial.params, trial.value) for trial in trials]
-
-
-def instance_of(run):
-    return run["genome_key"], run["digest"], run["seed"]
-
 
 # The search
 

@@ -148,7 +148,7 @@ class Protocol:
             non_finite=fit.non_finite,
             seconds=round(fit.seconds, 3),
             parameters=price.parameters,
-            gflop=round(price.gflop, 3),
+            gflop=round(price.gflop, 6),
             device=fit.device,
             precision=fit.precision,
             uncertainty=None if fit.uncertainty is None else float(fit.uncertainty.mean()),

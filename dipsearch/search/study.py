@@ -80,6 +80,8 @@ class Search:
             raise UsageError(unknown("sampler", settings.sampler, SAMPLERS))
         if settings.pruner not in PRUNERS:
             raise UsageError(unknown("pruner", settings.pruner, PRUNERS))
+        if "psnr" in settings.goals and not settings.task.truth:
+            raise UsageError("objective psnr: no clean picture is known; choose held-out")
         if "held-out" in settings.goals and (judging := {"stop", "held_out"} & set(settings.space.recipe)):
             raise UsageError(
                 f"space {settings.space.name!r}: recipe.{min(judging)} is what the held-out objective is of"
