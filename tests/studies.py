@@ -32,7 +32,7 @@ def write(path, data):
     return path
 
 
-def write_task(room, name="task", *, search=2, effort=None, recipe=None, **fields):
+def write_task(room, name="task", *, search=2, effort=None, recipe=None, bench=None, **fields):
     task = {
         "about": "a test",
         "operator": {"name": "identity"},
@@ -48,6 +48,8 @@ def write_task(room, name="task", *, search=2, effort=None, recipe=None, **field
         "search": {"quick": {"trials": 4, "timeout": 600, "size": 16, "start_up": 100} | (effort or {})},
         "rerun": {"quick": {"size": 16, "seeds": 2}},
     }
+    if bench is not None:
+        task["search"]["bench"] = bench
     return write(room / f"{name}.yaml", task | fields)
 
 

@@ -1,6 +1,6 @@
 """DIPBench: what is in it, making it, its tables, replays and what it says."""
 
-import json
+import itertools
 
 import numpy as np
 import optuna
@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from studies import write_space, write_task
 
+from dipsearch import catalog
 from dipsearch.bench import design, replay
 from dipsearch.bench.answers import correlations
 from dipsearch.bench.collect import collect, measure
@@ -38,11 +39,8 @@ TEMPLATE = {
 @pytest.fixture
 def small(room, monkeypatch):
     """A tiny DIPBench: a task with its preset, eight genomes, two sampled ones, one that is built in."""
-    write_task(room)
-    task = json.loads(json.dumps(load_task(str(room / "task.yaml")).model_dump(mode="json", exclude={"name"})))
     recipe = {"iterations": 20, "stop": "held-out", "held_out": 0.2, "patience": 20, "precision": "float32"}
-    bench = {"trials": 4, "timeout": 600, "images": 2, "size": 16, "recipe": recipe}
-    write_task(room, **{"search": {"quick": task["search"]["quick"], "bench": bench}})
+    write_task(room, bench={"trials": 4, "timeout": 600, "images": 2, "size": 16, "recipe": recipe})
     whole = write_space(room, "whole", GENES, TEMPLATE)
     sampled = write_space(room, "sampled", {"kernel": [1, 3, 5]}, TEMPLATE | {
         "depth": 1, "channels_down": 2, "channels_up": 2, "upsample": "bicubic", "kernel_up": "$kernel",
@@ -50,8 +48,9 @@ def small(room, monkeypatch):
     monkeypatch.setattr(design, "WHOLE", str(whole))
     monkeypatch.setattr(design, "SAMPLED", str(sampled))
     monkeypatch.setattr(design, "SAMPLES", 2)
-    names = {"dip-library-2": None}
-    monkeypatch.setattr(design.catalog, "names", lambda kind: names if kind == "genomes" else {})
+    every = catalog.names
+    one = {"dip-library-2": every("genomes")["dip-library-2"]}
+    monkeypatch.setattr(catalog, "names", lambda kind: one if kind == "genomes" else every(kind))
     return room
 
 
@@ -161,8 +160,6 @@ def landscape():
 
 
 def _every(space):
-    import itertools
-
     for values in itertools.product(*space.slots.values()):
         yield dict(zip(space.slots, values, strict=True))
 
@@ -243,8 +240,8 @@ def table():
     return pd.DataFrame(rows)
 
 
-def test_known_rank_correlations(table):
-    said = correlations(table).set_index("number")
+def test_known_rank_correlations(table, origin="bench"):
+    said = correlations(table, origin="bench").set_index("number")
     assert said.loc["honest_10", "mean"] == pytest.approx(1)
     assert said.loc["held_out", "mean"] == pytest.approx(1)  # an error, better when low
     assert said.loc["parameters", "mean"] == pytest.approx(-1)
@@ -260,7 +257,7 @@ def test_failed_fits_and_other_spaces_do_not_count(table):
     broken = table.copy()
     broken.loc[broken["key"] == "03", ["status", "psnr"]] = ["diverged", np.nan]
     broken.loc[broken["key"] == "04", "origin"] = "wide"
-    assert correlations(broken).set_index("number").loc["honest_10", "genomes"] == 38
+    assert correlations(broken, origin="bench").set_index("number").loc["honest_10", "genomes"] == 38
 
 
 def test_the_report_is_written_beside_the_tables(small, capsys):

@@ -2,13 +2,12 @@
 
 import pandas as pd
 
-from dipsearch.bench.design import WHOLE
 from dipsearch.run import OK
 
 SCORE, SHORT, HELD = "score_", "honest_", "held_out_"
 
 
-def correlations(table: pd.DataFrame, *, origin: str | None = WHOLE, truth: str = "psnr") -> pd.DataFrame:
+def correlations(table: pd.DataFrame, *, origin: str | None = None, truth: str = "psnr") -> pd.DataFrame:
     """Kendall's tau of each cheap number against `truth`, over the genomes of an `origin` (None: all).
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from dipsearch.bench.design import WHOLE
+from dipsearch.bench import design
 from dipsearch.bench.table import STEPS, load
 from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
@@ -44,7 +44,7 @@ class Curves:
 def curves(folder: Path, task: str) -> Curves:
     """The curves of the genomes of `bench` that have every picture, first seed. A failed fit scores 0 dB."""
     table = load(folder, task)
-    table = table[(table["origin"] == WHOLE) & (table["repeat"] == 0)]
+    table = table[(table["origin"] == design.WHOLE) & (table["repeat"] == 0)]
     steps = tuple(step for step in STEPS if f"honest_{step}" in table)
     images = table["digest"].astype(str).unique()
     wide = [
@@ -60,7 +60,7 @@ def curves(folder: Path, task: str) -> Curves:
         honest[index.index(key), list(images).index(digest)] = 0.0
     complete = np.isfinite(honest).all((1, 2))
     keys = [key for key, whole in zip(index, complete, strict=True) if whole]
-    return Curves(load_space(WHOLE), {key: row for row, key in enumerate(keys)}, honest[complete], steps)
+    return Curves(load_space(design.WHOLE), {key: row for row, key in enumerate(keys)}, honest[complete], steps)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
             trial = study.ask()
             key = curves.space.genome(curves.space.suggest(trial.suggest_categorical)).key()  # type: ignore[arg-type]
             if (row := curves.rows.get(key)) is None:
-                raise UsageError(f"genome {key} of space {WHOLE!r} is not in the table: it is not complete yet")
+                raise UsageError(f"genome {key} of space {design.WHOLE!r} is not in the table: it is not complete yet")
             if row in seen and seen[row] is None:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
                 continue

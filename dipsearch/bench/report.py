@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from dipsearch.bench import design
 from dipsearch.bench.answers import correlations
-from dipsearch.bench.design import SAMPLED, WHOLE, protocol_of
 from dipsearch.bench.replay import Curves, compare, curves, plans
 from dipsearch.bench.table import load
 from dipsearch.run import environment, write_atomically
@@ -51,12 +51,12 @@ def _lines(folder: Path, repeats: int) -> Iterator[str]:
 
 def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
     table, found = load(folder, task), curves(folder, task)
-    effort, recipe = protocol_of(task).effort, protocol_of(task).recipe
+    effort, recipe = design.protocol_of(task).effort, design.protocol_of(task).recipe
     yield ""
     yield f"## {task}"
     yield ""
     yield (
-        f"{len(table)} fits of {table['key'].nunique()} genomes ({len(found.rows)} of space `{WHOLE}` with every "
+        f"{len(table)} fits of {table['key'].nunique()} genomes ({len(found.rows)} of space `{design.WHOLE}` with every "
         f"picture): {effort.size} px, {recipe.iterations} iterations, {recipe.held_out:.0%} of the pixels held out; "
         f"pictures {', '.join(sorted(str(image).removeprefix('skimage:') for image in table['image'].unique()))}. "
         f"{table['seconds'].sum() / 3600:.1f} processor hours."
@@ -67,7 +67,10 @@ def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
     yield _meaning(found)
     yield ""
     yield replays(compare(found, plans(), repeats=repeats))
-    for origin, words in ((WHOLE, f"all of `{WHOLE}`"), (SAMPLED, f"samples of `{SAMPLED}`")):
+    for origin, words in (
+        (design.WHOLE, f"all of `{design.WHOLE}`"),
+        (design.SAMPLED, f"samples of `{design.SAMPLED}`"),
+    ):
         if (table["origin"] == origin).any():
             yield ""
             yield f"### What ranks genomes: Kendall's tau with the honest PSNR, {words}"
