@@ -168,8 +168,9 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
         A row for each plan: the median and quartiles of that share (infinity: not reached), how many searches
         reached it, and the median of the best score (dB) at shares of those iterations.
     """
-    budget = float(fits * curves.full)
     scores = curves.scores
+    fits = min(fits, len(scores))
+    budget = float(fits * curves.full)
     rng = np.random.default_rng(0)
     goal = float(np.median([scores[rng.choice(len(scores), fits, replace=False)].max() for _ in range(10_000)]))
     rows = []

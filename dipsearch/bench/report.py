@@ -56,8 +56,8 @@ def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
     yield f"## {task}"
     yield ""
     yield (
-        f"{len(table)} fits of {table['key'].nunique()} genomes ({len(found.rows)} of space `{design.WHOLE}` with every "
-        f"picture): {effort.size} px, {recipe.iterations} iterations, {recipe.held_out:.0%} of the pixels held out; "
+        f"{len(table)} fits of {table['key'].nunique()} genomes ({len(found.rows)} of space `{design.WHOLE}` with "
+        f"every picture): {effort.size} px, {recipe.iterations} iterations, {recipe.held_out:.0%} of the pixels held out; "
         f"pictures {', '.join(sorted(str(image).removeprefix('skimage:') for image in table['image'].unique()))}. "
         f"{table['seconds'].sum() / 3600:.1f} processor hours."
     )
@@ -73,7 +73,7 @@ def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
     ):
         if (table["origin"] == origin).any():
             yield ""
-            yield f"### What ranks genomes: Kendall's tau with the honest PSNR, {words}"
+            yield f"### What ranks genomes: Kendall's tau with the honest PSNR, {words} `{origin}`"
             yield ""
             yield markdown(_rounded(correlations(table, origin=origin)))
 
