@@ -119,6 +119,21 @@ class Space(Part):
         family = str(chosen.get(FAMILY, next(iter(self.templates))))
         return parse_genome({FAMILY: family} | _fill(self.templates[family], self.genes, chosen))
 
+    def active(self, chosen: dict[str, Choice]) -> list[str]:
+        """The slots that matter where so much is chosen: another choice there gives another network, or makes one
+        impossible or possible.
+
+        The others belong to another family, lie below the depth, or do nothing there, as the kernel of a skip that
+        is not there.
+        """
+
+        def key(slots: dict[str, Choice]) -> str | None:
+            genome = self._valid(slots)
+            return genome.key() if genome else None
+
+        now = key(chosen)
+        return [slot for slot, choices in self.slots.items() if any(key(chosen | {slot: it}) != now for it in choices)]
+
     def find(self, genome: Genome) -> dict[str, Choice] | None:
         """Slots that give a genome with this key, or None.
 
