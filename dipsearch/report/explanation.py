@@ -26,7 +26,7 @@ def caption(told: Explanation) -> str:
         f"{evidence.study}: what goes with a good {evidence.objective}; networks with a score: {told.complete}, "
         f"pruned: {told.pruned}.",
         f"Importance: share of PED-ANOVA's, of what tells the best {percent(BEST)} from all networks with a score; by "
-        f"chance: what it stays below in 19 of 20 shuffles of the scores. The best are {told.best} here.{few}",
+        f"chance: how often shuffled scores give the gene as much. The best are {told.best} here.{few}",
         f"Effect, in {told.unit}: mean score with the choice, less the mean of all networks that the gene matters to; "
         f"95 % by bootstrap, from {ENOUGH} scores on. A network that does not use a gene does not count for it.",
         "A pruned network never reached a score: effects are those of the survivors, so read the share that was pruned "
@@ -41,7 +41,7 @@ def cells(told: Explanation) -> pd.DataFrame:
     genes, rows = told.genes.set_index("gene"), list[tuple[str, list[str]]]()
     for row in told.effects.to_dict("records"):
         gene, first = row["gene"], not rows or rows[-1][0] != row["gene"]
-        named = [label(told, gene), *(f"{genes.loc[gene, column]:.2f}" for column in ("importance", "chance"))]
+        named = [label(told, gene), f"{genes['importance'][gene]:.2f}", percent(genes["chance"][gene])]
         tried = row["complete"] + row["pruned"]
         pruned = f"{row['pruned']} ({percent(row['pruned_share'])})" if tried else ""
         effect = "" if math.isnan(row["effect"]) else decibel(row["effect"])
@@ -73,7 +73,7 @@ def decibel(value: float) -> str:
 
 def percent(share: float) -> str:
     """A share of 1 as whole percent."""
-    return f"{100 * share:.0f} %"
+    return "< 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def as_table(told: Explanation) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".svg", ".pdf")
 ROW = 0.21  # inches a choice
 GAP = 0.5  # rows between genes
-BLUE, GREY, BAND = "#31688e", "#6b6b6b", "#f3f4f6"
+BLUE, PALE, GREY, BAND = "#31688e", "#a9c3d3", "#6b6b6b", "#f3f4f6"
+RARE = 0.05  # above, a bar is pale
 
 
 def check_picture(path: Path) -> None:
@@ -28,8 +29,8 @@ def check_picture(path: Path) -> None:
 def draw(told: "Explanation", path: Path) -> None:
     """Draw the importances at the left and the effects with their intervals at the right, gene by gene.
 
-    A filled dot has an interval, a hollow one too few scores for one; a tick at a bar is what chance gives.
-    Without a display: the figure belongs to no window, and its format is that of the file's name.
+    A filled dot has an interval, a hollow one too few scores for one. A bar is pale where chance gives as much in more
+    than one shuffle of 20. No display is needed: the figure belongs to no window, and its format is that of the file.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -74,11 +75,13 @@ def _places(effects: "pd.DataFrame") -> tuple[list[float], list[float], list[tup
 
 def _bars(axes: "Axes", told: "Explanation", middles: list[float]) -> None:
     genes = told.genes
-    axes.barh(middles, genes["importance"], height=0.8, color=BLUE, zorder=2)
-    axes.scatter(genes["chance"], middles, marker="|", s=90, color="black", linewidths=1.2, zorder=3, label="by chance")
+    colours = [BLUE if chance <= RARE else PALE for chance in genes["chance"]]
+    axes.barh(middles, genes["importance"], height=0.8, color=colours, zorder=2)
+    for middle, importance, chance in zip(middles, genes["importance"], genes["chance"], strict=True):
+        axes.text(importance, middle, f" {percent(chance)}", va="center", color=GREY, fontsize=7.5)
     axes.set_yticks(middles, [label(told, gene) for gene in genes["gene"]], fontsize=8)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("importance (share of 1; |: 95 % of what chance gives)", fontsize=8)
+    axes.set_xlim(0, 1.2 * max(genes["importance"].max(), 0.01))  # room for the words at the bars
+    axes.set_xlabel("importance, share of 1 (at the bar: how often by chance)", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
 
 

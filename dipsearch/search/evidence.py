@@ -90,7 +90,8 @@ def _made_with(path: Path) -> tuple[Space, str]:
 def _trials(path: Path) -> list[FrozenTrial]:
     """All trials of the one study in a database, which is opened for reading only."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    url = f"sqlite:///file:{quote(str(path.resolve()))}?mode=ro&uri=true"
+    name = quote(quote(str(path.resolve())))  # once for SQLite's URI, and once for the URL around it
+    url = f"sqlite:///file:{name}?mode=ro&uri=true"
     try:
         storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
         try:

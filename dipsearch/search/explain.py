@@ -20,7 +20,8 @@ from dipsearch.space import Choice
 FEWEST = 4  # scores, below which nothing is compared
 ENOUGH = 5  # scores of a choice, below which a bootstrap shows little more than their range
 RESAMPLES = 2000
-SHUFFLES = 100
+ROUNDING = 1e-12
+SHUFFLES = 200
 BEST = 0.1  # the share of networks that PED-ANOVA holds against all, as Optuna has it
 Floats = npt.NDArray[np.float64]
 
@@ -30,8 +31,8 @@ class Explanation:
     """What the evidence of a study says about its genes.
 
     `genes` has a row for each gene, the most important first: `gene`; `importance`, its share of 1 in the
-    PED-ANOVA importances; `chance`, the share that it stays below in 19 of 20 shuffles of the scores; `complete`, how
-    many networks it matters to have a score.
+    PED-ANOVA importances; `chance`, how often the gene is at least as important where the scores are shuffled among
+    the networks; `complete`, how many networks that it matters to have a score.
 
     `effects` has a row for each choice, in the same order: `gene`, `choice`; `mean` of the scores with it; `effect`,
     that mean less the mean of the scores of all networks that the gene matters to, NaN where only one choice has
@@ -123,28 +124,30 @@ def _importance(
         study.add_trial(optuna.trial.create_trial(value=network.score, params=params, distributions=spreads))
     scores = np.array([network.score for network in scored], dtype=float)
     rng = np.random.default_rng(seed)
-    found = _shares(study, scores, groups)
-    by_chance = pd.DataFrame([_shares(study, rng.permutation(scores), groups) for _ in range(SHUFFLES)])
-    genes = pd.DataFrame({"gene": list(groups), "importance": [found[gene] for gene in groups]})
-    genes["chance"] = [float(by_chance[gene].quantile(0.95)) for gene in groups]
+    found = _divergences(study, scores, groups)
+    by_chance = pd.DataFrame([_divergences(study, rng.permutation(scores), groups) for _ in range(SHUFFLES)])
+    total = sum(found.values()) or 1
+    genes = pd.DataFrame({"gene": list(groups), "importance": [found[gene] / total for gene in groups]})
+    as_high = [int((by_chance[gene] >= found[gene] - ROUNDING).sum()) for gene in groups]
+    genes["chance"] = [(1 + count) / (1 + SHUFFLES) for count in as_high]  # what was found is one of the orders, too
     genes["complete"] = [
         sum(not network.chosen.keys().isdisjoint(those) for network in scored) for those in groups.values()
     ]
     return genes.sort_values("importance", ascending=False, kind="stable", ignore_index=True)
 
 
-def _shares(study: optuna.Study, scores: Floats, groups: dict[str, list[str]]) -> dict[str, float]:
-    """Each gene's share of all importance where the trials have these scores; all 0 where none has any."""
+def _divergences(study: optuna.Study, scores: Floats, groups: dict[str, list[str]]) -> dict[str, float]:
+    """PED-ANOVA's importance of each gene where the trials have these scores: how far the choices of the best lie
+    from those of all (Pearson's divergence)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a low target is good, and that a slot mattered once only
         found = get_param_importances(
             study,
             evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST),
             target=lambda trial: -float(scores[trial.number]),
-            normalize=False,  # which would share 1 among genes without any
+            normalize=False,  # it would share 1 among genes without any, and hide how small those by chance are
         )
-    total = sum(found.values())
-    return {gene: sum(found.get(slot, 0.0) for slot in slots) / (total or 1) for gene, slots in groups.items()}
+    return {gene: sum(found.get(slot, 0.0) for slot in slots) for gene, slots in groups.items()}
 
 
 def _effects(networks: list[Judged], gene: str, slots: list[str], choices: list[Choice], seed: int) -> pd.DataFrame:
