@@ -141,6 +141,21 @@ class Space(Part):
         """The chosen values of the task's recipe."""
         return {name: chosen[RECIPE + name] for name in self.recipe}
 
+    def active(self, chosen: dict[str, Choice]) -> list[str]:
+        """The slots that matter where so much is chosen: another choice there gives another network, or makes one
+        impossible or possible.
+
+        The others belong to another family, lie below the depth, or do nothing there, as the kernel of a skip that
+        is not there.
+        """
+
+        def key(slots: dict[str, Choice]) -> str | None:
+            genome = self._valid(slots)
+            return genome.key() if genome else None
+
+        now = key(chosen)
+        return [slot for slot, choices in self.slots.items() if any(key(chosen | {slot: it}) != now for it in choices)]
+
     def find(self, genome: Genome) -> dict[str, Choice] | None:
         """Slots that give a genome with this key, or None; values of the recipe are the first of their choices.
 

@@ -202,6 +202,54 @@ def test_membership_is_by_the_canonical_form() -> None:
     assert twin in space
 
 
+# Slots that matter
+
+
+HOURGLASS = {"family": "hourglass", "depth": 2, "width": 4, "skip.0": 0, "skip.1": 2, "blocks": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "active"),
+    [
+        ({}, ["family", "depth", "width", "skip.0", "skip.1"]),
+        ({"depth": 1}, ["family", "depth", "width", "skip.0"]),  # a level below the depth
+        ({"family": "resnet"}, ["family", "blocks"]),  # another family
+    ],
+)
+def test_only_slots_of_the_chosen_family_and_depth_matter(
+    change: dict[str, object], active: list[str], tmp_path: Path
+) -> None:
+    assert written(tmp_path, TINY).active(HOURGLASS | change) == active
+
+
+def test_a_slot_that_changes_nothing_in_the_network_does_not_matter(tmp_path: Path) -> None:
+    """The kernel of a skip that is not there is read from the template, and makes no difference."""
+    genes = "genes: {skip: [0, 2], kernel: [1, 3], only: [4]}\n"
+    template = "{depth: 1, channels_down: $only, channels_skip: $skip, kernel_skip: $kernel}"
+    space = written(tmp_path, f"about: x\n{genes}templates:\n  hourglass: {template}\n")
+    assert space.active({"skip": 2, "kernel": 3, "only": 4}) == ["skip", "kernel"]
+    assert space.active({"skip": 0, "kernel": 3, "only": 4}) == ["skip"]
+
+
+def test_in_an_impossible_network_what_makes_it_impossible_matters(tmp_path: Path) -> None:
+    text = "about: x\ngenes: {k: [3, 4], w: [2, 4]}\ntemplates: {hourglass: {depth: 1, kernel_up: $k, channels_up: $w}}"
+    space = written(tmp_path, text)
+    assert space.active({"k": 4, "w": 2}) == ["k"]
+    assert space.active({"k": 3, "w": 2}) == ["k", "w"]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_slots_that_do_not_matter_may_be_anything(name: str) -> None:
+    space, rng = load_space(name), random.Random(0)
+    for _ in range(5):
+        chosen = space.find(space.sample(rng.randrange(1000)))
+        assert chosen is not None
+        active = space.active(chosen)
+        assert active
+        kept = space.draw(rng) | {slot: chosen[slot] for slot in active}
+        assert space.genome(kept).key() == space.genome(chosen).key()
+
+
 # Size
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from dipsearch.cli.bench import bench_group
-from dipsearch.cli.inspect import export_group, leaderboard, list_command, show
+from dipsearch.cli.inspect import explain, export_group, leaderboard, list_command, show
 from dipsearch.cli.options import INTERRUPTED, program
 from dipsearch.cli.rerun import rerun
 from dipsearch.cli.search import search
@@ -24,10 +24,11 @@ def cli() -> None:
     dipsearch search --task inpaint                     find genomes
     dipsearch rerun --task inpaint --top 3 --seeds 3    judge the best on other pictures
     dipsearch leaderboard --task inpaint                rank them beside the baselines
+    dipsearch explain inpaint-dip-quick                 say which genes matter
     """
 
 
-for command in (search, rerun, leaderboard, bench_group, export_group, list_command, show):
+for command in (search, rerun, leaderboard, explain, bench_group, export_group, list_command, show):
     cli.add_command(command)
 
 

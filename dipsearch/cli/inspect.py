@@ -1,4 +1,4 @@
-"""Commands that only look: `leaderboard`, `list`, `show`, `export`."""
+"""Commands that only look: `leaderboard`, `explain`, `list`, `show`, `export`."""
 
 from pathlib import Path
 
@@ -28,6 +28,38 @@ from dipsearch.cli import options
 def leaderboard(task_name: str, purpose: str, preset: str | None, form: str, front: str | None, out: Path) -> None:
     """Rank genomes, the published network and the baselines, with honest and oracle numbers side by side."""
     options.print_leaderboard(out, task_stem(task_name), purpose, form, preset=preset, front=front)
+
+
+@click.command()
+@click.argument("study")
+@click.option("--by-level", is_flag=True, help="List each level of a per-level gene; otherwise they are pooled.")
+@click.option("--format", "form", default="table", show_default=True, type=click.Choice(["table", "csv", "json", "md"]))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw it, too: a file that ends in .png, .svg or .pdf.",
+)
+@options.seed
+@options.out
+def explain(study: str, by_level: bool, form: str, output: Path | None, seed: int, out: Path) -> None:
+    """Say which genes of a study matter: their importance, and what each choice goes with.
+
+    STUDY is a study's name, or a folder with a study.db. A search may be at work on it.
+    """
+    from dipsearch.report.explanation import FORMATS
+    from dipsearch.report.figure import check_picture, draw
+    from dipsearch.search.evidence import find_study
+    from dipsearch.search.explain import explain as explain_study
+
+    if output is not None:
+        check_picture(output)
+    told = explain_study(find_study(out / "studies", study), by_level=by_level, seed=seed)
+    if output is not None:
+        draw(told, output)
+    click.echo(FORMATS[form](told), nl=False)
+    if output is not None:
+        click.echo(f"written: {output}", err=True)
 
 
 @click.group(name="export")

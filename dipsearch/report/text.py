@@ -1,7 +1,7 @@
 """Leaderboards as text: a terminal table, CSV, JSON, Markdown."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pandas as pd
 
@@ -57,20 +57,30 @@ def _word(column: str, value: object) -> str:
     return f"{value:.0f}" if isinstance(value, float) else f"{value:,}" if column == "parameters" else str(value)
 
 
-def as_table(board: Leaderboard) -> str:
-    """Aligned columns under a caption, as wide as they need to be."""
-    words = cells(board)
+def aligned(words: pd.DataFrame, left: Collection[str]) -> str:
+    """A table of words as aligned columns, as wide as they need to be; the `left` ones start at the left."""
     rows = [list(words.columns), *words.astype(str).to_numpy().tolist()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = [name in LEFT for name in words.columns]
     lines = [
         "  ".join(
-            cell.ljust(width) if start else cell.rjust(width)
-            for cell, width, start in zip(row, widths, left, strict=True)
+            cell.ljust(width) if name in left else cell.rjust(width)
+            for cell, width, name in zip(row, widths, words.columns, strict=True)
         )
         for row in rows
     ]
-    return caption(board) + "\n\n" + "\n".join(line.rstrip() for line in lines) + "\n"
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def piped(words: pd.DataFrame) -> str:
+    """A table of words as a pipe table of Markdown."""
+    rows = [list(words.columns), ["---"] * len(words.columns), *words.to_numpy().tolist()]
+    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def as_table(board: Leaderboard) -> str:
+    """Aligned columns under a caption."""
+    return caption(board) + "\n\n" + aligned(cells(board), LEFT)
 
 
 def as_csv(board: Leaderboard) -> str:
@@ -87,10 +97,7 @@ def as_json(board: Leaderboard) -> str:
 
 def as_markdown(board: Leaderboard) -> str:
     """A pipe table under its caption."""
-    words = cells(board)
-    rows = [list(words.columns), ["---"] * len(words.columns), *words.to_numpy().tolist()]
-    lines = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return caption(board) + "\n\n" + "\n".join(lines) + "\n"
+    return caption(board) + "\n\n" + piped(cells(board))
 
 
 FORMATS: dict[str, Callable[[Leaderboard], str]] = {
