@@ -154,7 +154,11 @@ class Space(Part):
             return genome.key() if genome else None
 
         now = key(chosen)
-        return [slot for slot, choices in self.slots.items() if any(key(chosen | {slot: it}) != now for it in choices)]
+        return [
+            slot
+            for slot, choices in self.slots.items()
+            if slot.startswith(RECIPE) or any(key(chosen | {slot: it}) != now for it in choices)
+        ]
 
     def find(self, genome: Genome) -> dict[str, Choice] | None:
         """Slots that give a genome with this key, or None; values of the recipe are the first of their choices.

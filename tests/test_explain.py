@@ -83,7 +83,7 @@ def study(folder: Path, done: list[Done], space: dict[str, object] = WIDTH, **co
     )
     for chosen, values in done:
         chosen = dict(chosen)
-        attributes = {name: chosen.pop(name) for name in ("genome_key", "whole") if name in chosen}
+        attributes = {name: chosen.pop(name) for name in ("subject", "whole") if name in chosen}
         made.add_trial(
             create_trial(
                 state=chosen.pop("state", TrialState.PRUNED if values is None else TrialState.COMPLETE),
@@ -273,9 +273,9 @@ def test_levels_are_pooled_or_listed(tmp_path: Path) -> None:
 
 
 def test_a_network_counts_once_and_with_its_last_score(tmp_path: Path) -> None:
-    key = {"genome_key": "a"}
+    key = {"subject": "a"}
     done = [({"width": 1, **key, "whole": False}, 20.0), *scores((2, 21.0), (3, 22.0), (4, 25.0)), ({"width": 1}, None)]
-    done += [({"width": 1, **key, "whole": True}, 24.0), ({"width": 5, "genome_key": "b", "whole": False}, 23.0)]
+    done += [({"width": 1, **key, "whole": True}, 24.0), ({"width": 5, "subject": "b", "whole": False}, 23.0)]
     told = explain(study(tmp_path / "mine", done))
     assert row(told, "width", 1)["mean"] == 24 and row(told, "width", 1)["complete"] == 1
     assert (told.complete, told.pruned) == (5, 1)
@@ -324,7 +324,7 @@ ONE = WIDTH | {"genes": {"width": [4]}}
 POOR = {
     "empty": ([], WIDTH, "at least 4 different networks with a score; there are 0, and 0 pruned"),
     "three": (scores((1, 20.0), (2, 21.0), (3, 22.0), (4, None)), WIDTH, "there are 3, and 1 pruned"),
-    "one network": ([({"genome_key": "a"}, 20.0 + number) for number in range(9)], WIDTH, "there are 1,"),
+    "one network": ([({"subject": "a"}, 20.0 + number) for number in range(9)], WIDTH, "there are 1,"),
     "all pruned": (scores(*((1, None) for _ in range(6))), WIDTH, "there are 0, and 6 pruned"),
     "constant": (scores(*((1 + number, 24.5) for number in range(5))), WIDTH, "all 5 scores are 24.50 dB"),
     "one choice": (

@@ -57,8 +57,8 @@ def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
     yield ""
     yield (
         f"{len(table)} fits of {table['key'].nunique()} genomes ({len(found.rows)} of space `{design.WHOLE}` with "
-        f"every picture): {effort.size} px, {recipe.iterations} iterations, {recipe.held_out:.0%} of the pixels held out; "
-        f"pictures {', '.join(sorted(str(image).removeprefix('skimage:') for image in table['image'].unique()))}. "
+        f"every picture): {effort.size} px, {recipe.iterations} iterations, {recipe.held_out:.0%} of the pixels held "
+        f"out; pictures {', '.join(sorted(str(image).removeprefix('skimage:') for image in table['image'].unique()))}. "
         f"{table['seconds'].sum() / 3600:.1f} processor hours."
     )
     yield ""

@@ -82,7 +82,8 @@ def explain(folder: Path, *, by_level: bool = False, seed: int = 0) -> Explanati
     _check(folder, evidence, slots)
     groups: dict[str, list[str]] = {}
     for slot in slots:
-        groups.setdefault(slot if by_level else slot.partition(".")[0], []).append(slot)
+        gene, _, level = slot.rpartition(".")
+        groups.setdefault(gene if level.isdecimal() and not by_level else slot, []).append(slot)
     genes = _importance(evidence.scored, slots, groups, seed)
     tables = [_effects(evidence.networks, gene, groups[gene], slots[groups[gene][0]], seed) for gene in genes["gene"]]
     return Explanation(evidence, genes, pd.concat(tables, ignore_index=True))
