@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from dipsearch import catalog
 from dipsearch.error import UsageError, unknown
 from dipsearch.search.goals import GOALS
-from dipsearch.space import Choice, Space
+from dipsearch.space import Space
+from dipsearch.template import Choice
 
 
 @dataclass(frozen=True)

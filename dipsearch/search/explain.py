@@ -15,7 +15,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from dipsearch.error import DipsearchError
 from dipsearch.search.evidence import Evidence, Judged, read_evidence
 from dipsearch.search.goals import GOALS
-from dipsearch.space import Choice
+from dipsearch.template import Choice
 
 FEWEST = 4  # scores, below which nothing is compared
 ENOUGH = 5  # scores of a choice, below which a bootstrap shows little more than their range

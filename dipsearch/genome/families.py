@@ -1,164 +1,30 @@
-"""Genomes: the complete description of a network, as frozen, validated data.
-
-A genome is a tagged union over families. Every choice by name is checked against the registry that
-builds it, so a new upsampler or norm is known here as soon as it is in its dict.
-"""
+"""Genomes: the complete description of a network, one class for each family."""
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Container
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    TypeAdapter,
-    model_validator,
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+
+from dipsearch.genome.parts import (
+    Activation,
+    Channels,
+    Depth,
+    Downsampler,
+    Input,
+    Kernel,
+    NoiseInput,
+    Norm,
+    Padding,
+    Part,
+    SkipChannels,
+    Upsampler,
+    canonical_upsampler,
+    check_divisor,
 )
-
-from dipsearch import catalog
-from dipsearch.error import unknown
-from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS
-from dipsearch.network.cell import CONVOLUTIONS, GROUPS, PRIMITIVES
-from dipsearch.network.resampling import DOWNSAMPLERS, FIXED_UPSAMPLERS, UPSAMPLERS
-
-
-def _named(kind: str, registry: Container[str]) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in registry:
-            raise ValueError(unknown(kind, name, registry))  # type: ignore[arg-type]
-        return name
-
-    return AfterValidator(check)
-
-
-def _odd(kernel: int) -> int:
-    if kernel % 2 == 0:
-        raise ValueError(f"a kernel must be odd, got {kernel}")
-    return kernel
-
-
-Activation = Annotated[str, _named("activation", ACTIVATIONS)]
-Norm = Annotated[str, _named("norm", NORMS)]
-Padding = Annotated[str, _named("padding", PADDINGS)]
-Downsampler = Annotated[str, _named("downsampler", DOWNSAMPLERS)]
-Channels = Annotated[int, Field(ge=1, le=4096)]
-SkipChannels = Annotated[int, Field(ge=0, le=4096)]
-Kernel = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
-Depth = Annotated[int, Field(ge=1, le=8)]
-
-
-class Part(BaseModel):
-    """Frozen data in which an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-INTERPOLATIONS = ("bilinear", "bicubic", "nearest")  # upsamplers without weights, which are primitives as well
-
-
-class Cell(Part):
-    """An upsampler taken apart (NAS-DIP): a primitive that doubles a map, and a convolution after it.
-
-    Both have the same kernel, and the activation follows either. With `pixel-shuffle-last`, the convolution comes
-    first. Every cell has to keep the number of channels: what cannot at any number is refused here, what cannot
-    at some numbers by the genome that has the cell (`divisor`).
-    """
-
-    primitive: Annotated[str, _named("primitive", PRIMITIVES)]
-    convolution: Annotated[str, _named("convolution", CONVOLUTIONS)] = "none"
-    kernel: Kernel = 3
-    activation: Activation = "none"
-
-    @model_validator(mode="after")
-    def _check_channels(self) -> Self:
-        if self.primitive == "transposed" and self.convolution != "none":
-            raise ValueError(f"'transposed' convolves already: no convolution may follow it, got {self.convolution!r}")
-        if self.primitive.startswith("pixel-shuffle") and self.convolution in ("none", "depthwise"):
-            fit = ", ".join(name for name in CONVOLUTIONS if name not in ("none", "depthwise"))
-            raise ValueError(
-                f"{self.primitive!r} takes a convolution that changes the number of channels, not "
-                f"{self.convolution!r}; choose from: {fit}"
-            )
-        return self
-
-    @property
-    def divisor(self) -> int:
-        """What has to divide the number of channels."""
-        shuffled = GROUPS if self.primitive == "pixel-shuffle" else 1
-        return shuffled * (GROUPS if self.convolution == "split-sum" else 1)
-
-    @property
-    def is_interpolation(self) -> bool:
-        """Whether nothing in it is learned, and no kernel chosen."""
-        return self.primitive in INTERPOLATIONS and self.convolution == "none"
-
-    def canonical(self) -> "Cell | str":
-        """The same cell without a kernel that cannot matter; a name where that says all."""
-        if not self.is_interpolation:
-            return self
-        return self.primitive if self.activation == "none" else self.model_copy(update={"kernel": 3})
-
-    def __str__(self) -> str:
-        words = [self.primitive, self.convolution, f"{self.kernel}x{self.kernel}", self.activation]
-        return " ".join(word for word in words[: 1 if self.is_interpolation else 3] + words[3:] if word != "none")
-
-
-# One upsampler: a name, or a cell. Defaults never enter a key, so that cells do not change the keys of genomes without.
-Upsampler = Annotated[
-    Annotated[str, _named("upsampler", UPSAMPLERS), Tag("name")] | Annotated[Cell, Tag("cell")],
-    Discriminator(lambda value: "cell" if isinstance(value, dict | Cell) else "name"),
-]
-
-
-def _canonical(upsampler: str | Cell) -> str | Cell:
-    return upsampler.canonical() if isinstance(upsampler, Cell) else upsampler
-
-
-def _check_divisor(upsampler: str | Cell, channels: int) -> None:
-    if isinstance(upsampler, Cell) and channels % upsampler.divisor:
-        raise ValueError(f"upsample: {upsampler} needs a multiple of {upsampler.divisor} channels, got {channels}")
-
-
-class NoiseInput(Part):
-    """z is drawn once from U(0, `scale`), with `channels` channels (the paper's input)."""
-
-    kind: Literal["noise"] = "noise"
-    channels: Channels = 32
-    scale: float = Field(0.1, gt=0, le=10)
-
-
-class MeshgridInput(Part):
-    """z holds the column and the row coordinate of each pixel, in [0, 1]."""
-
-    kind: Literal["meshgrid"] = "meshgrid"
-
-    @property
-    def channels(self) -> int:
-        """Two: x and y."""
-        return 2
-
-
-class FourierInput(Part):
-    """z holds sin and cos of both coordinates at `frequencies` log-spaced frequencies, from 1/2 to 128 cycles
-    per picture (positional encoding; Shabtay et al., *PIP*, 2022)."""
-
-    kind: Literal["fourier"] = "fourier"
-    frequencies: int = Field(8, ge=1, le=16)
-
-    @property
-    def channels(self) -> int:
-        """Four for each frequency."""
-        return 4 * self.frequencies
-
-
-Input = Annotated[NoiseInput | MeshgridInput | FourierInput, Field(discriminator="kind")]
+from dipsearch.network.resampling import FIXED_UPSAMPLERS
 
 
 class Genome(Part, ABC):
@@ -244,12 +110,12 @@ class Hourglass(Genome):
             if (entries := len(getattr(self, name))) != self.depth:
                 raise ValueError(f"{name} has {entries} entries for depth {self.depth}")
         for upsampler, channels in zip(self.upsample, self.channels_merged(), strict=True):
-            _check_divisor(upsampler, channels)
+            check_divisor(upsampler, channels)
         return self
 
     def canonical(self) -> Self:
         """Unused skip genes, the merge of nothing, and the padding of nothing are set to their defaults."""
-        changes: dict[str, Any] = {"upsample": tuple(_canonical(upsampler) for upsampler in self.upsample)}
+        changes: dict[str, Any] = {"upsample": tuple(canonical_upsampler(upsampler) for upsampler in self.upsample)}
         if not any(self.channels_skip):
             changes["merge"] = "concatenate"
         elif self.merge == "add":
@@ -332,13 +198,13 @@ class Linked(Genome):
         for index, row in enumerate(self.links):
             if len(row) != self.depth:
                 raise ValueError(f"links.{index} has {len(row)} bits for depth {self.depth}")
-        _check_divisor(self.upsample, self.channels)
+        check_divisor(self.upsample, self.channels)
         return self
 
     def canonical(self) -> Self:
         """The merge of nothing is set to its default, and so is the kernel of an interpolation."""
         merge = self.merge if any(map(any, self.links)) else "add"
-        return self.model_copy(update={"merge": merge, "upsample": _canonical(self.upsample)})
+        return self.model_copy(update={"merge": merge, "upsample": canonical_upsampler(self.upsample)})
 
     @property
     def offsets(self) -> tuple[int, ...] | None:
@@ -376,12 +242,12 @@ class UNet(Genome):
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:
-        _check_divisor(self.upsample, 2 * self.width)  # which divides the width of every level below
+        check_divisor(self.upsample, 2 * self.width)  # which divides the width of every level below
         return self
 
     def canonical(self) -> Self:
         """The kernel of an interpolation is set to its default."""
-        return self.model_copy(update={"upsample": _canonical(self.upsample)})
+        return self.model_copy(update={"upsample": canonical_upsampler(self.upsample)})
 
     def summary(self) -> str:
         """A few words for a table."""
@@ -435,14 +301,14 @@ class Decoder(Genome):
 
     @model_validator(mode="after")
     def _check_widths(self) -> Self:
-        _check_divisor(self.upsample, self.channels)
+        check_divisor(self.upsample, self.channels)
         if self.order == "before":
-            _check_divisor(self.upsample, self.input.channels)
+            check_divisor(self.upsample, self.input.channels)
         return self
 
     def canonical(self) -> Self:
         """A 1x1 convolution has no padding, and comes to the same on either side of a fixed upsampler."""
-        upsample = _canonical(self.upsample)
+        upsample = canonical_upsampler(self.upsample)
         if self.kernel > 1:
             return self.model_copy(update={"upsample": upsample})
         order = "after" if upsample in FIXED_UPSAMPLERS else self.order
@@ -455,35 +321,3 @@ class Decoder(Genome):
 
 AnyGenome = Annotated[Hourglass | Linked | UNet | ResNet | Pyramid | Decoder, Field(discriminator="family")]
 parse_genome: Callable[[Any], Genome] = TypeAdapter(AnyGenome).validate_python
-
-
-class GenomeFile(Part):
-    """A genome as a file: the genome, and what is known about it."""
-
-    about: str = ""
-    source: str = ""
-    image_channels: int = Field(3, ge=1, le=64)
-    parameters: int | None = Field(None, description="with that number of image channels")
-    provenance: dict[str, Any] = Field(default_factory=dict)
-    recipe: dict[str, Any] = Field(default_factory=dict, description="values of a recipe that it was found with")
-    genome: AnyGenome
-
-
-def load_genome(name: str) -> Genome:
-    """Load a genome by the name of a built-in one or by the path of a YAML file.
-
-    The file holds a genome's own keys (`family: hourglass`, …), or `genome:` beside `about:` and the like.
-    UsageError names the file, the key and the choices.
-    """
-    return load_genome_file(name).genome
-
-
-def load_genome_file(name: str) -> GenomeFile:
-    """As `load_genome`, with what the file says about the genome."""
-    return catalog.load("genomes", name, _parse_file)
-
-
-def _parse_file(data: Any) -> GenomeFile:
-    if isinstance(data, dict) and "family" in data:
-        return GenomeFile(genome=parse_genome(data))
-    return GenomeFile.model_validate(data)
