@@ -62,18 +62,26 @@ def test_a_climb_reports_every_rung_and_stops_where_it_is_pruned():
     ladder = Ladder(((1, 1 / 4), (1, 1 / 2), (1, 1)), keep=3)
     asked = []
 
-    def score(instances, iterations):
+    def values(instances, iterations):
         asked.append((instances, iterations))
-        return 10 + iterations / 100
+        return [9 + iterations / 100, 11 + iterations / 100][:instances]
 
     stages = ladder.stages(2, 100)
     kept = Trial()
-    assert ladder.climb(stages, score, kept) == 11
+    assert ladder.climb(stages, values, kept, {}) == (11, True)
     assert kept.reports == [(1, 10.25), (3, 10.5)]
     asked.clear()
     with pytest.raises(Pruned, match=re.escape("rung: 10.50 dB at 50 of 100 iterations, on 2 of 2 pictures")):
-        ladder.climb(stages, score, Late())
+        ladder.climb(stages, values, Late(), {0: 20.0, 1: 22.0})
     assert asked == [(2, 25), (2, 50)]
+
+
+def test_a_trial_given_up_after_whole_fits_is_estimated():
+    ladder = Ladder(((1 / 2, 1), (1, 1)))
+    worse = ladder.climb([(1, 8), (2, 8)], lambda *_: [24.0], Trial(bar=99), {0: 25.0, 1: 31.0})
+    assert worse == (27.0, False)  # 1 dB below the best on the picture seen
+    with pytest.raises(Pruned):  # nothing to be held against
+        ladder.climb([(1, 8), (2, 8)], lambda *_: [24.0], Trial(bar=99), {})
 
 
 class Late(Trial):
@@ -93,7 +101,7 @@ def test_one_trial_in_so_many_passes_a_rung(keep):
         better = sum(other > value for other in values[:place])
         promoted = better < max(1, place // keep)
         try:
-            ladder.climb([(1, 1), (1, 2)], lambda i, n, value=value: float(value), trial)
+            ladder.climb([(1, 1), (1, 2)], lambda i, n, value=value: [float(value)], trial, {})
             assert promoted
             study.tell(trial, float(value))
         except Pruned:

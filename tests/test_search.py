@@ -31,7 +31,7 @@ from dipsearch.report.text import FORMATS
 from dipsearch.run import RunStore
 from dipsearch.search import evaluation
 from dipsearch.search.evaluation import Protocol
-from dipsearch.search.objective import imputed
+from dipsearch.search.ladder import imputed
 from dipsearch.search.rerun import Rerun, rerun_genomes
 from dipsearch.search.settings import Settings
 from dipsearch.search.study import Search

@@ -119,8 +119,8 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
             pruner=Gated(ladder.pruner(), plan.gate),
         )
         stages = ladder.stages(curves.honest.shape[1], curves.steps[-1])
-        seen: dict[int, float | None] = {}  # its score; None: it was pruned
-        spent, best = 0, float("-inf")
+        told, pruned = dict[int, float](), set[int]()
+        spent, best, of_best = 0, float("-inf"), dict[int, float]()
         costs, bests = [], []
         for _ in range(4 * len(curves.rows)):
             if spent >= budget:
@@ -129,35 +129,40 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
             key = curves.space.genome(curves.space.suggest(trial.suggest_categorical)).key()  # type: ignore[arg-type]
             if (row := curves.rows.get(key)) is None:
                 raise UsageError(f"genome {key} of space {design.WHOLE!r} is not in the table: it is not complete yet")
-            if row in seen and seen[row] is None:
+            if row not in told and row not in pruned:
+                fits = _Fits(curves, row)
+                try:
+                    told[row], whole = ladder.climb(stages, fits, trial, of_best)
+                    if whole and told[row] > best:
+                        best, of_best = told[row], dict(enumerate(curves.honest[row, :, -1].tolist()))
+                except Pruned:
+                    pruned.add(row)
+                spent += fits.iterations
+            if row in pruned:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-                continue
-            done = np.zeros(curves.honest.shape[1], dtype=int)
-            try:
-                if row not in seen:
-                    seen[row] = None
-                    seen[row] = ladder.climb(stages, _Fits(curves, row, done), trial)
-                value = seen[row]
-                study.tell(trial, value)
-                best = max(best, value or best)
-            except Pruned:
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            spent += int(done.sum())
+            else:
+                study.tell(trial, told[row])
             costs.append(spent)
             bests.append(best)
     return Trajectory(np.array(costs), np.array(bests))
 
 
 class _Fits:
-    """The fits of one genome, looked up; `done` counts the iterations of each."""
+    """The fits of one genome, looked up, with the iterations that they would take."""
 
-    def __init__(self, curves: Curves, row: int, done: np.ndarray) -> None:
-        self._curves, self._row, self._done = curves, row, done
+    def __init__(self, curves: Curves, row: int) -> None:
+        self._curves, self._row = curves, row
+        self._done = [0] * curves.honest.shape[1]
 
-    def __call__(self, instances: int, iterations: int) -> float:
-        self._done[:instances] = np.maximum(self._done[:instances], iterations)
+    @property
+    def iterations(self) -> int:
+        """Of all pictures."""
+        return sum(self._done)
+
+    def __call__(self, instances: int, iterations: int) -> list[float]:
+        self._done[:instances] = [max(done, iterations) for done in self._done[:instances]]
         step = self._curves.steps.index(iterations)
-        return float(self._curves.honest[self._row, :instances, step].mean())
+        return self._curves.honest[self._row, :instances, step].tolist()  # type: ignore[no-any-return]
 
 
 def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64) -> pd.DataFrame:

@@ -57,7 +57,8 @@ class Reporter:
         best = f"best {event.best:.2f} dB" if event.best is not None else ""
         if event.kind == "end":
             self._said = time.monotonic()
-            outcome = f"{event.value:.2f} dB" if event.value is not None else f"pruned ({event.reason})"
+            about = "about " if event.outcome == "estimated" else ""
+            outcome = f"{about}{event.value:.2f} dB" if event.value is not None else f"pruned ({event.reason})"
             trial = f"trial {event.number}/{event.total}"
             self.update(event.number, event.total, f"{trial}  {best}")
             words = (trial, event.summary, outcome, duration(event.seconds), best, self._left)

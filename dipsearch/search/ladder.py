@@ -6,11 +6,14 @@ halving: Karnin et al., ICML 2013; asynchronous: Li et al., MLSys 2020, as Optun
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import mean
 from typing import Protocol
 
 import optuna
 
 from dipsearch.error import DipsearchError
+
+Values = Callable[[int, int], list[float]]
 
 
 class Reporter(Protocol):
@@ -53,20 +56,38 @@ class Ladder:
         """Optuna's pruner for trials that climb this ladder. Rung k is reported as step `keep`^k."""
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=self.keep)
 
-    def climb(self, stages: list[tuple[int, int]], score: Callable[[int, int], float], trial: Reporter) -> float:
-        """The score at the last stage; Pruned where the trial is given up at an earlier one.
+    def climb(
+        self, stages: list[tuple[int, int]], values: Values, trial: Reporter, best: dict[int, float]
+    ) -> tuple[float, bool]:
+        """The mean value at the last stage, and that it is that; or an estimate of it, and that it is none.
 
-        `score` is asked for the first so many instances after so many iterations.
+        A trial that is given up after whole fits of some instances gets the estimate (`imputed`), so that the
+        sampler learns from it; one that is given up before is Pruned.
+
+        Args:
+            stages: of this ladder.
+            values: gives those of the first so many instances after so many iterations.
+            trial: is told what was reached.
+            best: the values of the best trial so far, by instance.
         """
+        most, end = stages[-1]
         for rung, (instances, iterations) in enumerate(stages[:-1]):
-            value = score(instances, iterations)
-            trial.report(value, self.keep**rung)
+            now = values(instances, iterations)
+            trial.report(mean(now), self.keep**rung)
             if trial.should_prune():
-                most, end = stages[-1]
+                if iterations == end and best:
+                    return imputed(dict(enumerate(now)), best), False
                 raise Pruned(
-                    f"rung: {value:.2f} dB at {iterations} of {end} iterations, on {instances} of {most} pictures"
+                    f"rung: {mean(now):.2f} dB at {iterations} of {end} iterations, on {instances} of {most} pictures"
                 )
-        return score(*stages[-1])
+        return mean(values(*stages[-1])), True
+
+
+def imputed(values: dict[int, float], best: dict[int, float]) -> float:
+    """The mean over all instances of a trial that saw some: the best trial's mean, plus the mean paired
+    difference to it. A mean over the instances seen would reward having seen the easy ones."""
+    paired = [values[index] - best[index] for index in values if index in best]
+    return mean(best.values()) + mean(paired) if paired else mean(values.values())
 
 
 LADDERS: dict[str, Ladder] = {

@@ -19,7 +19,7 @@ from dipsearch.metric import from_mse, psnr
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol, failed
 from dipsearch.search.goals import GOALS
-from dipsearch.search.ladder import Ladder, Pruned, Reporter
+from dipsearch.search.ladder import Ladder, Pruned, Reporter, imputed
 from dipsearch.search.limits import Limits
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
@@ -57,24 +57,26 @@ class Objective:
                 raise Pruned(f"{run['status']}: {run['reason']}")
         if self.ladder is None:
             return self._by_instance(genome, trial, stored)
-        runs = [run for run in stored if run is not None]
-        if len(runs) < len(stored):
-            runs += self._climb(self.ladder, genome, trial, stored)
-        return self._values(runs), True
+        return self._climb(self.ladder, genome, trial, stored)
 
     def _values(self, runs: list[dict[str, Any]]) -> list[float]:
         return [float(sum(GOALS[goal].of(run) for run in runs) / len(runs)) for goal in self.goals]
 
     def _climb(
         self, ladder: Ladder, genome: Genome, trial: Reporter, stored: list[dict[str, Any] | None]
-    ) -> list[dict[str, Any]]:
+    ) -> tuple[list[float], bool]:
         """All instances that the store lacks, rung by rung. Where it holds one, the trial had passed every rung
         before its process died, and is not pruned."""
+        runs = [run for run in stored if run is not None]
         missing = [instance for instance, run in zip(self.instances, stored, strict=True) if run is None]
-        fits = Fits(self, genome, missing)
-        stages = ladder.stages(len(self.instances), self.protocol.recipe.iterations)
-        ladder.climb(stages if len(missing) == len(self.instances) else stages[-1:], fits.score, trial)
-        return fits.record()
+        if missing:
+            fits = Fits(self, genome, missing)
+            stages = ladder.stages(len(self.instances), self.protocol.recipe.iterations)
+            estimate, whole = ladder.climb(stages[-1:] if runs else stages, fits.values, trial, self.best())
+            runs += fits.record()
+            if not whole:
+                return [estimate], False
+        return self._values(runs), True
 
     def _by_instance(
         self, genome: Genome, trial: Reporter, stored: list[dict[str, Any] | None]
@@ -111,8 +113,8 @@ class Fits:
         self._fittings: list[Fitting | Ensemble] = []
         self._best = [float("-inf")] * len(instances)
 
-    def score(self, instances: int, iterations: int) -> float:
-        """The mean of the best so far of the first so many instances, advanced to so many iterations."""
+    def values(self, instances: int, iterations: int) -> list[float]:
+        """The best so far of each of the first so many instances, advanced to so many iterations."""
         objective, total = self._objective, self._objective.protocol.recipe.iterations * len(self._instances)
         for index, instance in enumerate(self._instances[:instances]):
             with objective.failures_kept(self._genome, instance):
@@ -122,15 +124,15 @@ class Fits:
             now = quality_now(objective.goals[0], self._fittings[index], instance, objective.protocol.task.metric)
             self._best[index] = max(self._best[index], now)
             objective.watch(sum(fitting.iteration for fitting in self._fittings) / total)
-        count = len(self._instances[:instances])
-        return sum(self._best[:count]) / count
+        return self._best[:instances]
 
     def record(self) -> list[dict[str, Any]]:
-        """Store every fit."""
+        """Store every fit that has ended."""
         objective = self._objective
         return [
             objective.protocol.record(objective.store, objective.name, self._genome, instance, fitting.result())
-            for fitting, instance in zip(self._fittings, self._instances, strict=True)
+            for fitting, instance in zip(self._fittings, self._instances, strict=False)
+            if fitting.done
         ]
 
 
@@ -139,12 +141,3 @@ def quality_now(goal: str, fitting: Fitting | Ensemble, instance: Observation, m
     if goal == "psnr" and instance.truth is not None:
         return psnr(fitting.current, instance.truth, metric)
     return from_mse(fitting.statistic) if fitting.statistic is not None else float("nan")
-
-
-def imputed(values: dict[int, float], best: dict[int, float]) -> float:
-    """The mean over all instances of a trial that saw some: the best trial's mean, plus the mean paired
-    difference to it. A mean over the instances seen would reward having seen the easy ones."""
-    paired = [values[index] - best[index] for index in values if index in best]
-    if not paired:
-        return sum(values.values()) / len(values)
-    return sum(best.values()) / len(best) + sum(paired) / len(paired)

@@ -47,7 +47,7 @@ class Event:
     total: int
     share: float = 0.0  # of the current trial
     summary: str = ""
-    outcome: str = ""  # "complete", "pruned"
+    outcome: str = ""  # "complete", "estimated" (given up after whole fits of some pictures), "pruned"
     value: float | None = None
     reason: str = ""
     seconds: float = 0.0
@@ -171,8 +171,9 @@ class Search:
             genome, protocol = self._genome(chosen)
             summary, key = protocol.summary(genome), subject_of(genome.key(), protocol.changes)
             trial.set_user_attr("subject", key)
+            trial.set_user_attr("genome_key", genome.key())
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
-            self._refuse_repeats(key, trial.number)
+            before = self._before(key, trial.number)
             objective = Objective(
                 protocol,
                 self.instances,
@@ -185,7 +186,7 @@ class Search:
                 name=self._published.get(key, key[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
             )
-            values, whole = objective(genome, trial)
+            values, whole = before or objective(genome, trial)
         except Pruned as pruned:
             reason = str(pruned)
         except BaseException:
@@ -204,7 +205,7 @@ class Search:
                 total,
                 1.0,
                 summary,
-                "pruned" if values is None else "complete",
+                "pruned" if values is None else "complete" if whole else "estimated",
                 values[0] if values else None,
                 reason,
                 time.monotonic() - started,
@@ -222,11 +223,19 @@ class Search:
         except ValidationError as error:
             raise Pruned(f"no such {what}: {catalog.describe(error)}") from None
 
-    def _refuse_repeats(self, key: str, number: int) -> None:
-        """What was pruned once is pruned again without a fit (the store answers for what was fitted)."""
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)):
-            if trial.number != number and trial.user_attrs.get("subject") == key:
+    def _before(self, key: str, number: int) -> tuple[list[float], bool] | None:
+        """What a trial with the same subject was told without a whole fit, told again; a pruned one is pruned again.
+
+        For subjects that were fitted to the end, None: the store answers.
+        """
+        for trial in self._study.get_trials(deepcopy=False, states=DONE):
+            if trial.number == number or trial.user_attrs.get("subject") != key:
+                continue
+            if trial.state == TrialState.PRUNED:
                 raise Pruned(f"pruned before: {trial.user_attrs.get('reason', 'no reason was kept')}")
+            if not trial.user_attrs.get("whole"):
+                return trial.values, False
+        return None
 
     def _open(self) -> optuna.Study:
         effort, settings = self.settings.effort, self.settings
@@ -306,8 +315,13 @@ class Search:
         return best.values[0] if best else None
 
     def _best_values(self) -> dict[int, float]:
-        best = self._best()
-        return dict(best.intermediate_values) if best else {}
+        """The quality of the best trial so far, by instance."""
+        if (best := self._best()) is None:
+            return {}
+        quality, key = GOALS[self.settings.goals[0]].of, best.user_attrs["genome_key"]
+        protocol = self.protocol.changed(self.settings.space.changes(best.params))
+        runs = [protocol.find(self.store, key, instance) for instance in self.instances]
+        return {index: quality(run) for index, run in enumerate(runs) if run is not None}
 
     def given_up(self) -> list[tuple[int, str]]:
         """Every pruned trial's place in the order in which trials ended, from 1, and the reason."""
