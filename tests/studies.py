@@ -63,7 +63,7 @@ def write_space(room, name="space", genes=None, template=None, start=(), recipe=
 def search_in(room, *, task="task", space="space", study="study", out="out", trials=None, seed=0, **settings):
     loaded = load_task(str(room / f"{task}.yaml"))
     effort = choose_effort(loaded.search, "quick").changed(trials=trials)
-    wanted = {name: settings.pop(name) for name in ("pruner", "goals", "start", "around") if name in settings}
+    wanted = {name: settings.pop(name) for name in ("pruner", "goals", "screen", "start", "around") if name in settings}
     chosen = Settings(loaded, load_space(str(room / f"{space}.yaml")), "quick", effort, seed, "tpe", "cpu", **wanted)
     return Search(chosen, room / out / "studies" / study, RunStore(room / out / "runs"), **settings)
 

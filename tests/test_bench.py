@@ -269,7 +269,7 @@ def test_the_report_is_written_beside_the_tables(small, capsys):
     (small / "bench" / "task.parquet").rename(small / "bench" / "denoise.parquet")
     text = write_report(folder, repeats=2).read_text()
     assert "## denoise" in text and "28 fits of 11 genomes (8 of space" in text
-    assert "| tpe | halving |" in text and "| ceiling | another seed |" in text
+    assert "| tpe, halving |" in text and "| ceiling | another seed |" in text
 
 
 # Zero-cost scores

@@ -17,6 +17,7 @@ from dipsearch.run import RunStore
 from dipsearch.search.goals import COSTS, GOALS, QUALITIES, parse_goals
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned
 from dipsearch.search.samplers import SAMPLERS, Around
+from dipsearch.search.screen import NOTED, Screen
 from dipsearch.search.settings import start_genomes
 from dipsearch.search.study import PRUNERS
 from dipsearch.space import load_space
@@ -312,3 +313,32 @@ def test_every_pruner_ends_a_search(room, name):
 def test_an_unknown_pruner_names_the_choices(room):
     with pytest.raises(UsageError, match="steep"):
         search_in(room, pruner="median")
+
+
+# Screens
+
+
+def test_a_screen_lets_the_better_half_pass_once_it_has_seen_enough():
+    screen = Screen("smoothness")
+    assert screen.passes(-1.0, [0.0] * 7)
+    assert not screen.passes(-1.0, [0.0] * 8)
+    assert screen.passes(4.5, [1, 2, 3, 4, 5, 6, 7, 0])  # three of eight are better
+    assert not screen.passes(3.5, [1, 2, 3, 4, 5, 6, 7, 0])  # four are
+    with pytest.raises(UsageError, match="spectral-bias"):
+        Screen("speed")
+
+
+def test_a_screened_search_notes_scores_and_fits_no_genome_in_the_lower_half(room):
+    write_task(room, effort={"trials": 20})
+    _, trials = searched(room, screen=Screen("smoothness"))
+    before, screened = [], 0
+    for trial in trials:
+        if (value := trial.user_attrs.get(NOTED)) is None:
+            continue  # a network that was there before
+        passed = Screen("smoothness").passes(value, before)
+        assert passed == (not trial.user_attrs.get("reason", "").startswith("screen"))
+        screened += not passed
+        before.append(value)
+    assert screened > 0
+    fitted = {run["genome_key"] for run in runs_in(room)}
+    assert len(fitted) <= len(before) - screened

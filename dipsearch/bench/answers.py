@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from dipsearch.bench.table import SCORE
 from dipsearch.run import OK
 
-SCORE, SHORT, HELD = "score_", "honest_", "held_out_"
+SHORT, HELD = "honest_", "held_out_"
 
 
 def correlations(table: pd.DataFrame, *, origin: str | None = None, truth: str = "psnr") -> pd.DataFrame:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from dipsearch.bench.design import Entry, fits, protocol_of
-from dipsearch.bench.table import STEPS, have, part_path
+from dipsearch.bench.table import SCORE, STEPS, have, part_path
 from dipsearch.error import FitError
 from dipsearch.run import OK
 from dipsearch.search.evaluation import Protocol, price_of
@@ -58,7 +58,7 @@ def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str
         "oracle_iteration": fit.oracle.iteration if fit.oracle else None,
         "iterations": fit.iterations,
         "rollbacks": fit.rollbacks,
-        **{f"score_{name}": value for name, value in scores(entry.genome, instance).items()},
+        **{f"{SCORE}{name}": value for name, value in scores(entry.genome, instance).items()},
     }
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,13 @@ import optuna
 import pandas as pd
 
 from dipsearch.bench import design
-from dipsearch.bench.table import STEPS, load
+from dipsearch.bench.table import SCORE, STEPS, load
 from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
 from dipsearch.search.ladder import LADDERS, Gated, Pruned
 from dipsearch.search.samplers import SAMPLERS
+from dipsearch.search.scores import SCORES
+from dipsearch.search.screen import Screen
 from dipsearch.space import Space, load_space
 
 START_UP, GATE = 8, 8
@@ -29,6 +31,7 @@ class Curves:
     rows: dict[str, int]  # genome key -> row
     honest: np.ndarray
     steps: tuple[int, ...]
+    zero_cost: dict[str, np.ndarray] = field(default_factory=dict)  # score -> (G,), means over pictures
 
     @property
     def scores(self) -> np.ndarray:
@@ -42,25 +45,28 @@ class Curves:
 
 
 def curves(folder: Path, task: str) -> Curves:
-    """The curves of the genomes of `bench` that have every picture, first seed. A failed fit scores 0 dB."""
+    """The curves of the genomes of `bench` that have every picture, first seed, pictures in the order of the task.
+
+    A failed fit scores 0 dB.
+    """
     table = load(folder, task)
-    table = table[(table["origin"] == design.WHOLE) & (table["repeat"] == 0)]
+    table = table[(table["origin"] == design.WHOLE) & (table["repeat"] == 0)].astype({"key": str, "image": str})
     steps = tuple(step for step in STEPS if f"honest_{step}" in table)
-    images = table["digest"].astype(str).unique()
-    wide = [
-        table.assign(key=table["key"].astype(str), digest=table["digest"].astype(str)).pivot(
-            index="key", columns="digest", values=f"honest_{step}"
-        )
-        for step in steps
-    ]
-    failed = table[table["status"] != OK]
-    honest = np.stack([each.reindex(columns=images).to_numpy() for each in wide], axis=2).astype(float)
-    index = list(wide[0].index)
-    for key, digest in zip(failed["key"], failed["digest"], strict=True):
-        honest[index.index(key), list(images).index(digest)] = 0.0
-    complete = np.isfinite(honest).all((1, 2))
-    keys = [key for key, whole in zip(index, complete, strict=True) if whole]
-    return Curves(load_space(design.WHOLE), {key: row for row, key in enumerate(keys)}, honest[complete], steps)
+    protocol = design.protocol_of(task)
+    images = list(protocol.task.images.search[: protocol.effort.images])
+    failed = table["status"] != OK
+
+    def wide(column: str) -> pd.DataFrame:
+        filled = table.assign(value=table[column].where(~failed, 0.0))
+        return filled.pivot(index="key", columns="image", values="value").reindex(columns=images)
+
+    honest = np.stack([wide(f"honest_{step}").to_numpy(dtype=float) for step in steps], axis=2)
+    whole = np.isfinite(honest).all((1, 2))
+    keys = wide("psnr").index[whole]
+    zero_cost = {
+        name: wide(SCORE + name).to_numpy(dtype=float)[whole].mean(1) for name in SCORES if SCORE + name in table
+    }
+    return Curves(load_space(design.WHOLE), {key: row for row, key in enumerate(keys)}, honest[whole], steps, zero_cost)
 
 
 @dataclass(frozen=True)
@@ -84,15 +90,16 @@ class Trajectory:
 @dataclass(frozen=True)
 class Plan:
     """How a replayed search works: a name in SAMPLERS, one in LADDERS, the trials proposed before the sampler has
-    learned anything, and the whole trials before which nothing is pruned."""
+    learned anything, the whole trials before which nothing is pruned, and a name in SCORES to screen by."""
 
     sampler: str
     pruner: str
+    screen: str = ""
     start_up: int = START_UP
     gate: int = GATE
 
     def __str__(self) -> str:
-        return f"{self.sampler}, {self.pruner}"
+        return ", ".join(filter(None, [self.sampler, self.pruner, self.screen and f"screened by {self.screen}"]))
 
 
 def plans(samplers: Sequence[str] = (), pruners: Sequence[str] = ()) -> list[Plan]:
@@ -119,7 +126,7 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
             pruner=Gated(ladder.pruner(), plan.gate),
         )
         stages = ladder.stages(curves.honest.shape[1], curves.steps[-1])
-        told, pruned = dict[int, float](), set[int]()
+        told, pruned, screened = dict[int, float](), set[int](), list[float]()
         spent, best, of_best = 0, float("-inf"), dict[int, float]()
         costs, bests = [], []
         for _ in range(4 * len(curves.rows)):
@@ -132,6 +139,11 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
             if row not in told and row not in pruned:
                 fits = _Fits(curves, row)
                 try:
+                    if plan.screen:
+                        value = float(curves.zero_cost[plan.screen][row])
+                        screened.append(value)
+                        if not Screen(plan.screen).passes(value, screened[:-1]):
+                            raise Pruned("screen")
                     told[row], whole = ladder.climb(stages, fits, trial, of_best)
                     if whole and told[row] > best:
                         best, of_best = told[row], dict(enumerate(curves.honest[row, :, -1].tolist()))
@@ -184,8 +196,7 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
         reached = np.array([run.reaches(goal) for run in runs]) / budget
         rows.append(
             {
-                "sampler": plan.sampler,
-                "pruner": plan.pruner,
+                "search": str(plan),
                 "median": float(np.quantile(reached, 0.5, method="higher")),
                 "quartile 1": float(np.quantile(reached, 0.25, method="nearest")),
                 "quartile 3": float(np.quantile(reached, 0.75, method="nearest")),

@@ -11,6 +11,7 @@ from dipsearch.error import DipsearchError, UsageError
 
 STEPS = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320)  # iterations at which a curve is kept
 PARTS = "parts"
+SCORE = "score_"  # what the columns of zero-cost scores begin with
 KEYS = ["key", "digest", "seed"]  # what makes a row the same as another
 FACTS = ["name", "origin", "genome", "image", "repeat", "parameters", "gflop", "status"]
 WORDS = ("name", "origin", "genome", "image", "key", "digest", "status")  # few different values each: categories

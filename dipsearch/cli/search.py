@@ -41,6 +41,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--around", metavar="NAME", help="Search around a genome: a name, or a YAML file.")
 @click.option("--sampler", default="tpe", show_default=True, help="tpe, random, nsga2, gp or qmc.")
 @click.option("--pruner", default="auto", show_default=True, help="none, halving, steep or wilcoxon.")
+@click.option("--screen", metavar="SCORE", help="Fit only genomes in the better half by a zero-cost score.")
 @options.images("search")
 @options.seed
 @options.device
@@ -67,6 +68,7 @@ def search(
     around: str | None,
     sampler: str,
     pruner: str,
+    screen: str | None,
     images: tuple[str, ...],
     seed: int,
     device: str,
@@ -82,6 +84,7 @@ def search(
     from dipsearch.leaderboard import search_ranking
     from dipsearch.run import RunStore
     from dipsearch.search.goals import parse_goals
+    from dipsearch.search.screen import Screen
     from dipsearch.search.settings import Settings, start_genomes
     from dipsearch.search.study import Search
     from dipsearch.space import load_space
@@ -109,6 +112,7 @@ def search(
         device,
         pruner,
         goals,
+        Screen(screen) if screen else None,
         start=start_genomes(start_from, store),
         around=load_genome(around) if around else None,
     )

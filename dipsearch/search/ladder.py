@@ -32,6 +32,9 @@ class Reporter(Protocol):
     def set_constraint(self, key: str, constraint: float) -> None:
         """Tell a constraint, met where it is at most 0."""
 
+    def set_user_attr(self, key: str, value: float) -> None:
+        """Note something with the trial."""
+
 
 class Pruned(DipsearchError):
     """A trial that is given up, with the reason why."""

@@ -1,7 +1,7 @@
 """What a search is asked: all that its results depend on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dipsearch import catalog
@@ -9,6 +9,7 @@ from dipsearch.error import UsageError
 from dipsearch.genome import Genome, load_genome, parse_genome
 from dipsearch.leaderboard import search_ranking
 from dipsearch.run import RunStore
+from dipsearch.search.screen import Screen
 from dipsearch.space import Space
 from dipsearch.task import Observation, SearchEffort, Task
 
@@ -26,6 +27,7 @@ class Settings:
     device: str = "auto"
     pruner: str = "auto"
     goals: tuple[str, ...] = ("psnr",)
+    screen: Screen | None = None
     start: tuple[Genome, ...] = ()  # tried first
     around: Genome | None = None  # searched around
 
@@ -42,6 +44,7 @@ class Settings:
             "sampler": self.sampler,
             "pruner": self.pruner,
             "goals": list(self.goals),
+            "screen": asdict(self.screen) if self.screen else None,
             "around": self.around.data() if self.around else None,
             "protocol": protocol,
             "pictures": sorted({instance.digest for instance in instances}),

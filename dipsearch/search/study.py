@@ -26,6 +26,7 @@ from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
 from dipsearch.search.samplers import SAMPLERS, Around
+from dipsearch.search.screen import NOTED
 from dipsearch.search.settings import Settings
 from dipsearch.task import Observation
 
@@ -186,6 +187,8 @@ class Search:
                 name=self._published.get(key, key[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
             )
+            if before is None and self.settings.screen is not None:
+                self.settings.screen.check(genome, self.instances, self._screened(), trial)
             values, whole = before or objective(genome, trial)
         except Pruned as pruned:
             reason = str(pruned)
@@ -301,6 +304,11 @@ class Search:
         write_atomically(path, lambda temporary: temporary.write_text(catalog.dump_yaml(config), encoding="utf-8"))
         facts = json.dumps(environment(), indent=1)
         write_atomically(self.folder / "environment.json", lambda temporary: temporary.write_text(facts + "\n"))
+
+    def _screened(self) -> list[float]:
+        """The zero-cost scores of the trials that have ended."""
+        trials = self._study.get_trials(deepcopy=False, states=DONE)
+        return [trial.user_attrs[NOTED] for trial in trials if NOTED in trial.user_attrs]
 
     def _whole_trials(self) -> list[FrozenTrial]:
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
