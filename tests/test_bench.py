@@ -50,7 +50,8 @@ def small(room, monkeypatch):
     monkeypatch.setattr(design, "SAMPLES", 2)
     every = catalog.names
     one = {"dip-library-2": every("genomes")["dip-library-2"]}
-    monkeypatch.setattr(catalog, "names", lambda kind: one if kind == "genomes" else every(kind))
+    tasks = every("tasks") | {"task": room / "task.yaml"}
+    monkeypatch.setattr(catalog, "names", {"genomes": one, "tasks": tasks}.__getitem__)
     return room
 
 
@@ -265,10 +266,8 @@ def test_the_report_is_written_beside_the_tables(small, capsys):
     collect(folder, task)
     pack(folder, task)
     assert len(curves(folder, task).rows) == 8
-    # a report reads tasks by the names of the tables
-    (small / "bench" / "task.parquet").rename(small / "bench" / "denoise.parquet")
     text = write_report(folder, repeats=2).read_text()
-    assert "## denoise" in text and "28 fits of 11 genomes (8 of space" in text
+    assert "## task" in text and "28 fits of 11 genomes (8 of space" in text
     assert "| tpe, halving |" in text and "| ceiling | another seed |" in text
 
 

@@ -1,5 +1,6 @@
 """Whole searches replayed on a table: what samplers and pruners are worth, in iterations of fits."""
 
+import bisect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -172,8 +173,9 @@ class _Fits:
         return sum(self._done)
 
     def __call__(self, instances: int, iterations: int) -> list[float]:
-        self._done[:instances] = [max(done, iterations) for done in self._done[:instances]]
-        step = self._curves.steps.index(iterations)
+        step = bisect.bisect_left(self._curves.steps, iterations)  # the next one that was kept
+        spent = self._curves.steps[step]
+        self._done[:instances] = [max(done, spent) for done in self._done[:instances]]
         return self._curves.honest[self._row, :instances, step].tolist()  # type: ignore[no-any-return]
 
 
