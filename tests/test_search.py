@@ -531,7 +531,7 @@ def test_a_search_that_is_killed_goes_on_and_repeats_no_fit(room):
 
 
 def test_an_interrupted_search_says_how_to_go_on_and_that_works(room, capsys):
-    write_task(room, recipe={"iterations": 80})
+    write_task(room, recipe={"iterations": 200})
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal would be inherited
     try:
         process = start_search(room, "--trials", "8", "--study", "mine")
