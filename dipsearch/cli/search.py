@@ -83,7 +83,7 @@ def search(
     from dipsearch.genome import load_genome
     from dipsearch.leaderboard import search_ranking
     from dipsearch.run import RunStore
-    from dipsearch.search.goals import parse_goals
+    from dipsearch.search.goals import HOLD_OUT, parse_goals
     from dipsearch.search.screen import Screen
     from dipsearch.search.settings import Settings, start_genomes
     from dipsearch.search.study import Search
@@ -97,7 +97,7 @@ def search(
     space, store = load_space(space_name), RunStore(out / "runs")
     goals = parse_goals(objective or ("psnr" if task.truth else "held-out"))
     limits = {"max_gflop": max_gflop, "max_seconds": max_seconds, "max_memory": max_memory}
-    recipe = {"iterations": iterations, "precision": precision, "stop": "held-out" if "held-out" in goals else None}
+    recipe = {"iterations": iterations, "precision": precision} | (HOLD_OUT if "held-out" in goals else {})
     effort = choose_effort(task.search, preset).changed(recipe, trials=trials, timeout=timeout, **limits)
     catalog.validate("recipe", task.recipe_for, effort)
     name = folder_name(study_name or f"{task.name}-{space.name}-{preset}")
