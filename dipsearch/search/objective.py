@@ -31,7 +31,7 @@ class Objective:
 
     `goals` are names in `GOALS`, the quality first; `ladder` None tests instance by instance. `name` is what
     people call the genome; `best` gives the values of the best trial so far, by instance. `watch` is told the
-    progress of a trial, from 0 to 1.
+    progress of a trial, from 0 to 1; `screen` may prune a genome before its fits.
     """
 
     protocol: Protocol
@@ -44,6 +44,7 @@ class Objective:
     best: Callable[[], dict[int, float]]
     name: str
     watch: Callable[[float], None] = lambda share: None
+    screen: Callable[[Genome, Reporter], None] = lambda genome, trial: None
 
     def __call__(self, genome: Genome, trial: Reporter) -> tuple[list[float], bool]:
         """The values, and whether all instances were fitted to the end.
@@ -51,6 +52,7 @@ class Objective:
         Pruned says why a trial was given up, or why the genome cannot be fitted.
         """
         self.limits.check(self.protocol, genome, self.instances, trial)
+        self.screen(genome, trial)  # runs the network, so only where the limits allow that
         stored = [self.protocol.find(self.store, genome.key(), instance) for instance in self.instances]
         for run in stored:
             if run is not None and failed(run):

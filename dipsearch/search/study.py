@@ -22,7 +22,7 @@ from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, subject_of, write_atomically
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.goals import GOALS
-from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned
+from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
 from dipsearch.search.samplers import SAMPLERS, Around
@@ -186,9 +186,8 @@ class Search:
                 best=self._best_values,
                 name=self._published.get(key, key[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
+                screen=self._screen,
             )
-            if before is None and self.settings.screen is not None:
-                self.settings.screen.check(genome, self.instances, self._screened(), trial)
             values, whole = before or objective(genome, trial)
         except Pruned as pruned:
             reason = str(pruned)
@@ -305,10 +304,13 @@ class Search:
         facts = json.dumps(environment(), indent=1)
         write_atomically(self.folder / "environment.json", lambda temporary: temporary.write_text(facts + "\n"))
 
-    def _screened(self) -> list[float]:
-        """The zero-cost scores of the trials that have ended."""
+    def _screen(self, genome: Genome, trial: Reporter) -> None:
+        """Hold a genome's zero-cost score against those of the trials that have ended."""
+        if self.settings.screen is None:
+            return
         trials = self._study.get_trials(deepcopy=False, states=DONE)
-        return [trial.user_attrs[NOTED] for trial in trials if NOTED in trial.user_attrs]
+        before = [ended.user_attrs[NOTED] for ended in trials if NOTED in ended.user_attrs]
+        self.settings.screen.check(genome, self.instances, before, trial)
 
     def _whole_trials(self) -> list[FrozenTrial]:
         complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
