@@ -63,8 +63,10 @@ def write_space(room, name="space", genes=None, template=None, start=(), recipe=
 def search_in(room, *, task="task", space="space", study="study", out="out", trials=None, seed=0, **settings):
     loaded = load_task(str(room / f"{task}.yaml"))
     effort = choose_effort(loaded.search, "quick").changed(trials=trials)
-    wanted = {name: settings.pop(name) for name in ("pruner", "goals", "screen", "start", "around") if name in settings}
-    chosen = Settings(loaded, load_space(str(room / f"{space}.yaml")), "quick", effort, seed, "tpe", "cpu", **wanted)
+    named = ("sampler", "pruner", "goals", "screen", "start", "around")
+    wanted = {name: settings.pop(name) for name in named if name in settings}
+    space = load_space(str(room / f"{space}.yaml"))
+    chosen = Settings(loaded, space, "quick", effort, seed, device="cpu", **wanted)
     return Search(chosen, room / out / "studies" / study, RunStore(room / out / "runs"), **settings)
 
 

@@ -227,7 +227,7 @@ def test_a_trial_that_was_half_stored_fits_only_what_is_missing(room):
 
 def test_bad_trials_are_pruned_at_a_rung_and_listed(room):
     write_task(room, effort={"start_up": 2}, recipe={"iterations": 48})
-    work, trials = searched(room, trials=10)
+    work, trials = searched(room, trials=10, sampler="tpe", pruner="halving")
     pruned = [trial for trial in trials if trial.state.name == "PRUNED"]
     complete = [trial for trial in trials if trial.state.name == "COMPLETE"]
     assert pruned and len(complete) >= 2 and len(pruned) + len(complete) == 10
@@ -258,7 +258,7 @@ def test_a_network_that_was_pruned_is_pruned_again_without_a_fit(room, monkeypat
     fits = []
     fitting = Protocol.fitting
     monkeypatch.setattr(Protocol, "fitting", lambda *given: fits.append(given[1].key()) or fitting(*given))
-    work, _ = searched(room, trials=6)
+    work, _ = searched(room, trials=6, sampler="tpe", pruner="halving")
     first, *again = work.pruned
     assert first[1].startswith("rung:")
     assert again and all(reason == f"pruned before: {first[1]}" for _, reason in again)
@@ -324,7 +324,7 @@ def test_with_enough_pictures_trials_are_pruned_by_a_paired_test(room):
     good = write(room / "good.yaml", TINY | {"channels_down": 8, "channels_up": 8})
     bad = write(room / "bad.yaml", TINY | {"channels_down": 1, "channels_up": 1, "kernel_down": 1, "norm": "none"})
     eight_pictures(room, [good, bad])
-    work, (first, second) = searched(room, trials=2)
+    work, (first, second) = searched(room, trials=2, pruner="wilcoxon")
     assert work.pruned == []
     assert (first.user_attrs["whole"], second.user_attrs["whole"]) == (True, False)
     digests = [instance.digest for instance in work.instances]
@@ -343,9 +343,9 @@ def test_a_second_study_over_stored_runs_prunes_like_the_first(room):
     good = write(room / "good.yaml", TINY | {"channels_down": 8, "channels_up": 8})
     bad = write(room / "bad.yaml", TINY | {"channels_down": 1, "channels_up": 1, "kernel_down": 1, "norm": "none"})
     eight_pictures(room, [good])
-    searched(room, trials=1)
+    searched(room, trials=1, pruner="wilcoxon")
     eight_pictures(room, [good, bad])
-    _, (first, second) = searched(room, trials=2, study="second")
+    _, (first, second) = searched(room, trials=2, study="second", pruner="wilcoxon")
     assert first.intermediate_values.keys() == set(range(6))  # answered by the store, and told to the pruner
     assert second.user_attrs["whole"] is False
     assert second.value < first.value

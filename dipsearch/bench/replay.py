@@ -14,13 +14,14 @@ from dipsearch.bench import design
 from dipsearch.bench.table import SCORE, STEPS, load
 from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
-from dipsearch.search.ladder import LADDERS, Gated, Pruned
+from dipsearch.search.cokriging import DONE, Evidence, Fidelity, telling
+from dipsearch.search.ladder import LADDERS, Pruned
 from dipsearch.search.samplers import SAMPLERS
 from dipsearch.search.scores import SCORES
 from dipsearch.search.screen import Screen
 from dipsearch.space import Space, load_space
 
-START_UP, GATE = 8, 8
+START_UP = 8
 SHARES = (1 / 32, 1 / 16, 1 / 6, 1 / 2, 1)  # of the random search's iterations
 
 
@@ -90,14 +91,13 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a replayed search works: a name in SAMPLERS, one in LADDERS, the trials proposed before the sampler has
-    learned anything, the whole trials before which nothing is pruned, and a name in SCORES to screen by."""
+    """How a replayed search works: a name in SAMPLERS, one in LADDERS, a name in SCORES to screen by, and the trials
+    proposed before the sampler has learned anything."""
 
     sampler: str
     pruner: str
     screen: str = ""
     start_up: int = START_UP
-    gate: int = GATE
 
     def __str__(self) -> str:
         return ", ".join(filter(None, [self.sampler, self.pruner, self.screen and f"screened by {self.screen}"]))
@@ -124,10 +124,11 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
         study = optuna.create_study(
             direction="maximize",
             sampler=SAMPLERS[plan.sampler](seed, plan.start_up),
-            pruner=Gated(ladder.pruner(), plan.gate),
+            pruner=ladder.pruner(plan.start_up),
         )
         stages = ladder.stages(curves.honest.shape[1], curves.steps[-1])
-        told, pruned, screened = dict[int, float](), set[int](), list[float]()
+        told, whole, pruned, screened = dict[int, float](), set[int](), set[int](), list[float]()
+        seen: dict[int, dict[Fidelity, float]] = {}
         spent, best, of_best = 0, float("-inf"), dict[int, float]()
         costs, bests = [], []
         for _ in range(4 * len(curves.rows)):
@@ -137,46 +138,57 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
             key = curves.space.genome(curves.space.suggest(trial.suggest_categorical)).key()  # type: ignore[arg-type]
             if (row := curves.rows.get(key)) is None:
                 raise UsageError(f"genome {key} of space {design.WHOLE!r} is not in the table: it is not complete yet")
-            if row not in told and row not in pruned:
-                fits = _Fits(curves, row)
+            on = row in seen and ladder.learned and row not in whole
+            if on or row not in told.keys() | pruned:
+                fits = _Fits(curves, row, seen.setdefault(row, {}))
                 try:
-                    if plan.screen:
+                    if plan.screen and not on:
                         value = float(curves.zero_cost[plan.screen][row])
                         screened.append(value)
                         if not Screen(plan.screen).passes(value, screened[:-1]):
                             raise Pruned("screen")
-                    told[row], whole = ladder.climb(stages, fits, trial, of_best)
-                    if whole and told[row] > best:
-                        best, of_best = told[row], dict(enumerate(curves.honest[row, :, -1].tolist()))
+                    known, order = (seen[row], _order(study, trial, stages)) if ladder.learned else (None, None)
+                    told[row], done = ladder.climb(stages, fits, trial, of_best, known, order)
+                    if done:
+                        whole.add(row)
+                        if told[row] > best:
+                            best, of_best = told[row], dict(enumerate(curves.honest[row, :, -1].tolist()))
                 except Pruned:
                     pruned.add(row)
                 spent += fits.iterations
-            if row in pruned:
-                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            else:
+            if row in told:
                 study.tell(trial, told[row])
+            else:
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             costs.append(spent)
             bests.append(best)
     return Trajectory(np.array(costs), np.array(bests))
 
 
 class _Fits:
-    """The fits of one genome, looked up, with the iterations that they would take."""
+    """The fits of one genome, looked up, with the iterations that they would take; those that ended before are free."""
 
-    def __init__(self, curves: Curves, row: int) -> None:
-        self._curves, self._row = curves, row
-        self._done = [0] * curves.honest.shape[1]
+    def __init__(self, curves: Curves, row: int, seen: dict[Fidelity, float]) -> None:
+        self._curves, self._row, self._seen = curves, row, seen
+        self._free = [(instance, curves.steps[-1]) in seen for instance in range(curves.honest.shape[1])]
+        self._done = [0] * len(self._free)
 
     @property
     def iterations(self) -> int:
         """Of all pictures."""
-        return sum(self._done)
+        return sum(done for done, free in zip(self._done, self._free, strict=True) if not free)
 
-    def __call__(self, instances: int, iterations: int) -> list[float]:
+    def __call__(self, instance: int, iterations: int) -> float | None:
         step = bisect.bisect_left(self._curves.steps, iterations)  # the next one that was kept
-        spent = self._curves.steps[step]
-        self._done[:instances] = [max(done, spent) for done in self._done[:instances]]
-        return self._curves.honest[self._row, :instances, step].tolist()  # type: ignore[no-any-return]
+        self._done[instance] = max(self._done[instance], self._curves.steps[step])
+        value = float(self._curves.honest[self._row, instance, step])
+        self._seen[instance, iterations] = value
+        return value
+
+
+def _order(study: optuna.Study, trial: optuna.Trial, stages: list[tuple[int, int]]) -> list[int]:
+    evidence = Evidence.of(study.get_trials(deepcopy=False, states=DONE), trial.distributions)
+    return telling(evidence, stages[-1][0], stages[0][1])
 
 
 def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64) -> pd.DataFrame:

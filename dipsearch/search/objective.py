@@ -8,7 +8,7 @@ different speeds cross, and a raw value would judge speed.
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from dipsearch.error import FitError
@@ -17,6 +17,7 @@ from dipsearch.fitting.loop import Fitting
 from dipsearch.genome import Genome
 from dipsearch.metric import from_mse, psnr
 from dipsearch.run import RunStore
+from dipsearch.search.cokriging import SEEN, Fidelity
 from dipsearch.search.evaluation import Protocol, failed
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import Ladder, Pruned, Reporter, imputed
@@ -31,7 +32,8 @@ class Objective:
 
     `goals` are names in `GOALS`, the quality first; `ladder` None tests instance by instance. `name` is what
     people call the genome; `best` gives the values of the best trial so far, by instance. `watch` is told the
-    progress of a trial, from 0 to 1; `screen` may prune a genome before its fits.
+    progress of a trial, from 0 to 1; `screen` may prune a genome before its fits. `known` is what earlier trials of
+    the same genome saw, and `order` that of the instances, for ladders that learn.
     """
 
     protocol: Protocol
@@ -45,6 +47,8 @@ class Objective:
     name: str
     watch: Callable[[float], None] = lambda share: None
     screen: Callable[[Genome, Reporter], None] = lambda genome, trial: None
+    known: dict[Fidelity, float] = field(default_factory=dict)
+    order: list[int] | None = None
 
     def __call__(self, genome: Genome, trial: Reporter) -> tuple[list[float], bool]:
         """The values, and whether all instances were fitted to the end.
@@ -67,18 +71,14 @@ class Objective:
     def _climb(
         self, ladder: Ladder, genome: Genome, trial: Reporter, stored: list[dict[str, Any] | None]
     ) -> tuple[list[float], bool]:
-        """All instances that the store lacks, rung by rung. Where it holds one, the trial had passed every rung
-        before its process died, and is not pruned."""
-        runs = [run for run in stored if run is not None]
-        missing = [instance for instance, run in zip(self.instances, stored, strict=True) if run is None]
-        if missing:
-            fits = Fits(self, genome, missing)
-            stages = ladder.stages(len(self.instances), self.protocol.recipe.iterations)
-            estimate, whole = ladder.climb(stages[-1:] if runs else stages, fits.values, trial, self.best())
-            runs += fits.record()
-            if not whole:
-                return [estimate], False
-        return self._values(runs), True
+        """All instances, rung by rung. Where the store holds one, the rungs before whole fits were passed before."""
+        fits = Fits(self, genome, stored)
+        end = self.protocol.recipe.iterations
+        stages = ladder.stages(len(self.instances), end)
+        if any(stored):
+            stages = [stage for stage in stages if stage[1] == end]
+        estimate, whole = ladder.climb(stages, fits.value, trial, self.best(), self.known, self.order)
+        return (self._values(fits.runs), True) if whole else ([estimate], False)
 
     def _by_instance(
         self, genome: Genome, trial: Reporter, stored: list[dict[str, Any] | None]
@@ -93,6 +93,7 @@ class Objective:
             runs[index] = run
             self.watch((done + 1) / len(order))
             trial.report(quality(run), index)
+            trial.set_user_attr(SEEN, [(place, self.protocol.recipe.iterations, quality(run)) for place, run in runs.items()])
             if not all(stored) and len(runs) < len(order) and trial.should_prune():
                 return [imputed({index: quality(run) for index, run in runs.items()}, self.best())], False
         return self._values(list(runs.values())), True
@@ -108,34 +109,39 @@ class Objective:
 
 
 class Fits:
-    """The fits of one genome, one for each instance, begun when they are first asked for."""
+    """The fits of one genome, one for each instance: stored runs, and fits begun when they are first asked for."""
 
-    def __init__(self, objective: Objective, genome: Genome, instances: list[Observation]) -> None:
-        self._objective, self._genome, self._instances = objective, genome, instances
-        self._fittings: list[Fitting | Ensemble] = []
-        self._best = [float("-inf")] * len(instances)
+    def __init__(self, objective: Objective, genome: Genome, stored: list[dict[str, Any] | None]) -> None:
+        self._objective, self._genome, self._stored = objective, genome, stored
+        self._fittings, self._missing = dict[int, Fitting | Ensemble](), sum(run is None for run in stored)
+        self._best = dict[int, float]()
 
-    def values(self, instances: int, iterations: int) -> list[float]:
-        """The best so far of each of the first so many instances, advanced to so many iterations."""
-        objective, total = self._objective, self._objective.protocol.recipe.iterations * len(self._instances)
-        for index, instance in enumerate(self._instances[:instances]):
+    def value(self, index: int, iterations: int) -> float | None:
+        """The best so far of an instance, advanced to so many iterations; at the end, what its run says."""
+        objective, instance = self._objective, self._objective.instances[index]
+        goal, end = objective.goals[0], objective.protocol.recipe.iterations
+        if self._stored[index] is None:
             with objective.failures_kept(self._genome, instance):
-                if index == len(self._fittings):
-                    self._fittings.append(objective.protocol.fitting(self._genome, instance))
-                self._fittings[index].advance(iterations)
-            now = quality_now(objective.goals[0], self._fittings[index], instance, objective.protocol.task.metric)
-            self._best[index] = max(self._best[index], now)
-            objective.watch(sum(fitting.iteration for fitting in self._fittings) / total)
-        return self._best[:instances]
+                if index not in self._fittings:
+                    self._fittings[index] = objective.protocol.fitting(self._genome, instance)
+                fitting = self._fittings[index]
+                fitting.advance(iterations)
+                now = quality_now(goal, fitting, instance, objective.protocol.task.metric)
+                self._best[index] = max(now, self._best.get(index, now))
+                if fitting.done:
+                    self._stored[index] = objective.protocol.record(
+                        objective.store, objective.name, self._genome, instance, fitting.result()
+                    )
+            done = sum(fitting.iteration for fitting in self._fittings.values())
+            objective.watch(min(1.0, done / (end * self._missing)))
+        if (run := self._stored[index]) is not None and iterations == end:
+            return GOALS[goal].of(run)
+        return self._best.get(index)
 
-    def record(self) -> list[dict[str, Any]]:
-        """Store every fit that has ended."""
-        objective = self._objective
-        return [
-            objective.protocol.record(objective.store, objective.name, self._genome, instance, fitting.result())
-            for fitting, instance in zip(self._fittings, self._instances, strict=False)
-            if fitting.done
-        ]
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """Those of every fit that has ended, in the order of the instances."""
+        return [run for run in self._stored if run is not None]
 
 
 def quality_now(goal: str, fitting: Fitting | Ensemble, instance: Observation, metric: str) -> float:

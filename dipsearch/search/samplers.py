@@ -1,4 +1,4 @@
-"""Optuna's samplers, as a search offers them. All see every slot of a space in every trial."""
+"""The samplers that a search offers, most of them Optuna's. All see every slot of a space in every trial."""
 
 import random
 from collections.abc import Callable
@@ -6,6 +6,8 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+
+from dipsearch.search.cokriging import Cokriging
 
 
 class Around(optuna.samplers.BaseSampler):
@@ -41,6 +43,7 @@ class Around(optuna.samplers.BaseSampler):
 
 # name -> sampler, made of a seed and the number of trials that are proposed before it has learned anything
 SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
+    "cokriging": Cokriging,
     "tpe": lambda seed, start_up: optuna.samplers.TPESampler(seed=seed, n_startup_trials=start_up),
     "random": lambda seed, start_up: optuna.samplers.RandomSampler(seed=seed),
     "nsga2": lambda seed, start_up: optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, start_up)),

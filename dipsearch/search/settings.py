@@ -23,7 +23,7 @@ class Settings:
     preset: str
     effort: SearchEffort
     seed: int = 0
-    sampler: str = "tpe"
+    sampler: str = "auto"
     device: str = "auto"
     pruner: str = "auto"
     goals: tuple[str, ...] = ("psnr",)

@@ -20,6 +20,7 @@ from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, subject_of, write_atomically
+from dipsearch.search.cokriging import DONE, SEEN, Evidence, Fidelity, telling
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
@@ -33,9 +34,9 @@ from dipsearch.task import Observation
 ENOUGH_FOR_A_TEST = 5  # instances: below, the smallest possible p of a paired test is above 0.05
 BY_INSTANCE = "wilcoxon"
 PRUNERS = ("auto", BY_INSTANCE, *LADDERS)
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 SURVIVING = 0.45  # share of a full fit that a trial costs once pruning works (0.31 by arithmetic, and re-fits)
-DEFAULT_LADDER = "halving"
+# Of these, replays on DIPBench came to random search's quality with the fewest iterations.
+DEFAULT_SAMPLER, DEFAULT_LADDER = "cokriging", "promising"
 PROBES = 4  # genomes timed for the prediction
 
 
@@ -77,8 +78,11 @@ class Search:
 
     def __post_init__(self) -> None:
         settings, effort = self.settings, self.settings.effort
-        if settings.sampler not in SAMPLERS:
-            raise UsageError(unknown("sampler", settings.sampler, SAMPLERS))
+        self._sampler = ("tpe" if len(settings.goals) > 1 else DEFAULT_SAMPLER) if settings.sampler == "auto" else settings.sampler
+        if self._sampler not in SAMPLERS:
+            raise UsageError(unknown("sampler", settings.sampler, ("auto", *SAMPLERS)))
+        if self._sampler == "cokriging" and len(settings.goals) > 1:
+            raise UsageError("sampler cokriging: it knows one objective; choose tpe or nsga2")
         if settings.pruner not in PRUNERS:
             raise UsageError(unknown("pruner", settings.pruner, PRUNERS))
         if "psnr" in settings.goals and not settings.task.truth:
@@ -100,8 +104,7 @@ class Search:
         """How trials climb; None: they are tested instance by instance."""
         pruner, several = self.settings.pruner, len(self.settings.goals) > 1
         if pruner == "auto":
-            enough = len(self.instances) >= ENOUGH_FOR_A_TEST
-            pruner = "none" if several else BY_INSTANCE if enough else DEFAULT_LADDER
+            pruner = "none" if several else DEFAULT_LADDER
         if several and pruner != "none":
             raise UsageError(f"pruner {pruner!r}: a search with several objectives cannot prune; leave --pruner out")
         return None if pruner == BY_INSTANCE else LADDERS[pruner]
@@ -174,7 +177,9 @@ class Search:
             trial.set_user_attr("subject", key)
             trial.set_user_attr("genome_key", genome.key())
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
-            before = self._before(key, trial.number)
+            learned = self.ladder is not None and self.ladder.learned
+            known = self._seen(key) if learned else {}
+            before = None if known else self._before(key, trial.number)
             objective = Objective(
                 protocol,
                 self.instances,
@@ -187,6 +192,8 @@ class Search:
                 name=self._published.get(key, key[:8]),
                 watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
                 screen=self._screen,
+                known=known,
+                order=self._order(self.ladder, trial) if self.ladder and learned else None,
             )
             values, whole = before or objective(genome, trial)
         except Pruned as pruned:
@@ -239,24 +246,36 @@ class Search:
                 return trial.values, False
         return None
 
+    def _seen(self, key: str) -> dict[Fidelity, float]:
+        """What trials of a subject saw, at each fidelity."""
+        trials = self._study.get_trials(deepcopy=False)
+        seen = [trial.user_attrs.get(SEEN, ()) for trial in trials if trial.user_attrs.get("subject") == key]
+        return {(instance, iterations): value for each in seen for instance, iterations, value in each}
+
+    def _order(self, ladder: Ladder, trial: optuna.Trial) -> list[int]:
+        """The instances, the most telling first."""
+        evidence = Evidence.of(self._study.get_trials(deepcopy=False, states=DONE), trial.distributions)
+        (_, iterations), *_ = ladder.stages(len(self.instances), self.protocol.recipe.iterations)
+        return telling(evidence, len(self.instances), iterations)
+
     def _open(self) -> optuna.Study:
         effort, settings = self.settings.effort, self.settings
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # WilcoxonPruner
             by_instance = optuna.pruners.WilcoxonPruner(p_threshold=0.05, n_startup_steps=ENOUGH_FOR_A_TEST)
-            pruner = self.ladder.pruner() if self.ladder else by_instance
+            pruner = self.ladder.pruner(effort.start_up) if self.ladder else Gated(by_instance, effort.start_up)
             study = optuna.create_study(
                 study_name=self.folder.name,
                 storage=f"sqlite:///{self.folder / 'study.db'}",
                 directions=[GOALS[goal].direction for goal in settings.goals],
                 load_if_exists=True,
-                pruner=Gated(pruner, effort.start_up),
+                pruner=pruner,
             )
         # A sampler's random state is not in the study: with the same seed, a resumed one would repeat itself.
         seed = settings.seed + len(study.get_trials(deepcopy=False))
         if settings.around is None:
-            study.sampler = SAMPLERS[settings.sampler](seed, effort.start_up)
+            study.sampler = SAMPLERS[self._sampler](seed, effort.start_up)
         else:
             study.sampler = Around(self._slots_of(settings.around), seed)
         self._requeue(study)

@@ -1,0 +1,224 @@
+"""What a search has seen of genomes, and what it expects of the others: one Gaussian process over all fidelities.
+
+A trial sees a genome at fidelities: after so many iterations, on one of the instances. Cheap ones tell about
+dear ones, and about genomes that share choices. The covariance of fidelity a of genome g and b of h is
+
+    B[a, b] · (exp(−RATE · number of slots in which g and h differ) + OWN · [g = h])
+
+that is co-kriging (Kennedy & O'Hagan, Biometrika 2000) with an intrinsic coregionalization (Bonilla et al.,
+NeurIPS 2007), B estimated from the trials that saw everything. What is wanted is the mean over all instances
+at the last iteration; a proposal maximizes the improvement of it that is expected (Jones et al., 1998).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from scipy.linalg import cho_solve, solve_triangular
+from scipy.stats import norm
+
+SEEN = "seen"  # the user attribute of a trial: a list of (instance, iterations, value)
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+# Chosen on DIPBench: RATE has the greatest marginal likelihood of the scores, the others hardly matter.
+RATE, OWN, NOISE = 0.2, 0.1, 0.02
+KEPT = 1.1
+LOWEST = -2.0  # standard deviations: bad networks differ far more than good ones do, and say nothing of those
+ALIKE, LATER, FAITH = 0.6, 0.85, 6.0  # assumed correlation of instances, and of iterations ×4; counts as so many trials
+
+Fidelity = tuple[int, int]  # instance, iterations
+Choices = tuple[int, ...]  # the place of each slot's choice
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the trials of a study have seen: values (dB) by fidelity, of each genome.
+
+    `wanted` are the fidelities whose mean is the score; `dead` the genomes that nothing was seen of: they could
+    not be fitted, or were not allowed.
+    """
+
+    seen: dict[Choices, dict[Fidelity, float]]
+    dead: frozenset[Choices]
+    wanted: tuple[Fidelity, ...]
+
+    @classmethod
+    def of(cls, trials: Iterable[FrozenTrial], slots: dict[str, Any]) -> Self:
+        """The evidence of trials that hold all these slots (name -> categorical distribution)."""
+        seen, dead = dict[Choices, dict[Fidelity, float]](), set[Choices]()
+        for trial in trials:
+            if slots.keys() - trial.params.keys():
+                continue
+            choices = tuple(int(slot.to_internal_repr(trial.params[name])) for name, slot in slots.items())
+            values = {(i, iterations): value for i, iterations, value in trial.user_attrs.get(SEEN, ()) if value == value}
+            if values:
+                seen.setdefault(choices, {}).update(values)
+            else:
+                dead.add(choices)
+        fidelities = {fidelity for values in seen.values() for fidelity in values}
+        last = max((iterations for _, iterations in fidelities), default=0)
+        wanted = tuple(sorted(fidelity for fidelity in fidelities if fidelity[1] == last))
+        return cls(seen, frozenset(dead - seen.keys()), wanted)
+
+    @property
+    def scores(self) -> dict[Choices, float]:
+        """Of the genomes that were seen at every fidelity that is wanted."""
+        return {
+            choices: float(np.mean([values[fidelity] for fidelity in self.wanted]))
+            for choices, values in self.seen.items()
+            if self.wanted and all(fidelity in values for fidelity in self.wanted)
+        }
+
+
+class Posterior:
+    """The scores of any genomes, given evidence that holds at least one score."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        seen = dict(evidence.seen) | {choices: {} for choices in evidence.dead}
+        self._fidelities = sorted({fidelity for values in seen.values() for fidelity in values})
+        place = {fidelity: index for index, fidelity in enumerate(self._fidelities)}
+        table = np.full((len(seen), len(place)), np.nan)
+        for row, values in enumerate(seen.values()):
+            for fidelity, value in values.items():
+                table[row, place[fidelity]] = value
+        centre = np.nanmedian(table, 0)
+        spread = self._spread(table - centre)
+        scaled = np.maximum((table - centre) / spread, LOWEST)
+        dead = [row for row, values in enumerate(seen.values()) if not values]
+        scaled[np.ix_(dead, [place[fidelity] for fidelity in evidence.wanted])] = LOWEST
+
+        whole = scaled[np.isfinite(scaled).all(1)]
+        self._between = self._correlation(whole) * np.outer(spread, spread)
+        self._genomes = np.array(list(seen))
+        self._row, self._column = np.nonzero(np.isfinite(scaled))
+        covariance = self._covariance(self._genomes)[np.ix_(self._row, self._row)]
+        covariance = covariance * self._between[np.ix_(self._column, self._column)]
+        covariance[np.diag_indices_from(covariance)] += NOISE * spread[self._column] ** 2
+        self._root = np.linalg.cholesky(covariance)
+        values = (scaled * spread)[self._row, self._column]
+        self._weights = cho_solve((self._root, True), values)
+        wanted = np.array([place[fidelity] for fidelity in evidence.wanted])
+        self._mean = float(centre[wanted].mean())
+        self._score = self._between[wanted].mean(0)  # covariance of the score with each fidelity
+        self._own = float(self._score[wanted].mean()) * (1 + OWN)
+
+    @staticmethod
+    def _spread(deviations: np.ndarray) -> np.ndarray:
+        """Standard deviation of each fidelity; those that few trials saw lean on all the others."""
+        squares = deviations**2
+        pooled = np.nanmean(squares) + 1e-6
+        return np.sqrt((np.nansum(squares, 0) + 4 * pooled) / (np.isfinite(squares).sum(0) + 4))
+
+    def _correlation(self, whole: np.ndarray) -> np.ndarray:
+        instance, iterations = np.array(self._fidelities).T
+        octaves = np.abs(np.subtract.outer(np.log2(iterations), np.log2(iterations)))
+        assumed = np.where(np.equal.outer(instance, instance), LATER ** (octaves / 2), ALIKE)
+        np.fill_diagonal(assumed, 1.0)
+        joint = FAITH * assumed
+        if len(whole):
+            centred = whole - whole.mean(0)
+            joint = joint + centred.T @ centred
+        scale = np.sqrt(np.diag(joint))
+        return joint / np.outer(scale, scale)  # type: ignore[no-any-return]
+
+    def _covariance(self, genomes: np.ndarray) -> np.ndarray:
+        """Between genomes (M, slots) and those of the evidence: (M, N)."""
+        differ = (genomes[:, None, :] != self._genomes[None, :, :]).sum(2)
+        return np.exp(-RATE * differ) + OWN * (differ == 0)  # type: ignore[no-any-return]
+
+    def told(self) -> dict[Fidelity, float]:
+        """How far the score (dB) is expected to move for a value one standard deviation above the mean, by fidelity."""
+        deviation = np.sqrt(np.diag(self._between) * (1 + NOISE))
+        return dict(zip(self._fidelities, (self._score / deviation).tolist(), strict=True))
+
+    def predict(self, genomes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (dB) of the scores of genomes (M, slots), each (M,)."""
+        covariance = self._covariance(genomes)[:, self._row] * self._score[self._column]
+        explained = (solve_triangular(self._root, covariance.T, lower=True) ** 2).sum(0)
+        return self._mean + covariance @ self._weights, np.sqrt(np.maximum(self._own - explained, 1e-9))
+
+
+def telling(evidence: Evidence, instances: int, iterations: int) -> list[int]:
+    """The instances, in the order of how much each tells about the score after so many iterations.
+
+    The first comes first as long as no other tells a tenth more: a task's author may know. Before anything is
+    known, the instances in their order.
+    """
+    as_they_are = list(range(instances))
+    if not evidence.scores:
+        return as_they_are
+    told = Posterior(evidence).told()
+    if any((instance, iterations) not in told for instance in as_they_are):
+        return as_they_are
+    worth = {instance: told[instance, iterations] * (1.0 if instance else KEPT) for instance in as_they_are}
+    return sorted(as_they_are, key=worth.__getitem__, reverse=True)
+
+
+class Cokriging(optuna.samplers.BaseSampler):
+    """Proposes the genome whose expected improvement on the best score is greatest; the first at random.
+
+    A genome that was given up may be proposed again, to go on. Slots are categorical, the same in all trials.
+    """
+
+    drawn, around = 1000, 5  # candidates: so many at random, and those that differ in one slot from so many of the best
+
+    def __init__(self, seed: int, start_up: int) -> None:
+        self._start_up, self._rng = start_up, np.random.default_rng(seed)
+        self._independent = optuna.samplers.RandomSampler(seed=seed)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        """The slots of the first trial that has ended."""
+        return _slots(study.get_trials(deepcopy=False, states=DONE))
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        """A choice for each slot; nothing where there is no score yet, or all candidates are known."""
+        trials = study.get_trials(deepcopy=False, states=DONE)
+        evidence = Evidence.of(trials, search_space)
+        if len(trials) < self._start_up or not (scores := evidence.scores):
+            return {}
+        known = scores.keys() | evidence.dead
+        candidates = [each for each in self._candidates(evidence, search_space) if each not in known]
+        if not candidates:
+            return {}
+        mean, deviation = Posterior(evidence).predict(np.array(candidates))
+        ahead = (mean - max(scores.values())) / deviation
+        improvement = deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
+        best = candidates[int(np.argmax(improvement))]
+        return {name: slot.choices[place] for (name, slot), place in zip(search_space.items(), best, strict=True)}
+
+    def _candidates(self, evidence: Evidence, slots: dict[str, Any]) -> list[Choices]:
+        sizes = [len(slot.choices) for slot in slots.values()]
+        drawn = self._rng.integers(0, sizes, (self.drawn, len(sizes)))
+        found = dict.fromkeys(tuple(row) for row in drawn.tolist())
+        scores = evidence.scores
+        for best in sorted(scores, key=scores.__getitem__, reverse=True)[: self.around]:
+            for slot, size in enumerate(sizes):
+                found |= dict.fromkeys((*best[:slot], place, *best[slot + 1 :]) for place in range(size))
+        return list(found | dict.fromkeys(evidence.seen))
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        """At random."""
+        return self._independent.sample_independent(study, trial, param_name, param_distribution)
+
+
+class Promising(optuna.pruners.BasePruner):
+    """Gives a trial up where what it has shown leaves it less than `chance` to beat the best."""
+
+    chance = 0.4
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        """Whether to give it up; never before there is a score to beat."""
+        evidence = Evidence.of([*study.get_trials(deepcopy=False, states=DONE), trial], trial.distributions)
+        if not (scores := evidence.scores):
+            return False
+        choices = [slot.to_internal_repr(trial.params[name]) for name, slot in trial.distributions.items()]
+        mean, deviation = Posterior(evidence).predict(np.array([choices]))
+        return bool(norm.sf((max(scores.values()) - mean[0]) / deviation[0]) < self.chance)
+
+
+def _slots(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
+    return next((trial.distributions for trial in trials if trial.distributions), {})

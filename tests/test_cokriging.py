@@ -1,0 +1,153 @@
+"""The model of what a search has seen: known answers, and what it proposes, orders and gives up by them."""
+
+import numpy as np
+import optuna
+import pytest
+
+from dipsearch.search.cokriging import SEEN, Cokriging, Evidence, Posterior, Promising, telling
+
+SIZES = {"a": 4, "b": 4, "c": 4}
+EARLY, LATE = 10, 40
+
+
+def truth(choices):
+    """A score that rises with every choice, and that of instance 1 early on; instance 0 says nothing early."""
+    return 20.0 + choices[0] + 0.5 * choices[1] + 0.25 * choices[2]
+
+
+def whole(choices):
+    rng = np.random.default_rng(choices)
+    return {
+        (0, EARLY): 15 + rng.normal(),
+        (1, EARLY): truth(choices) - 3,
+        (0, LATE): truth(choices) - 1,
+        (1, LATE): truth(choices) + 1,
+    }
+
+
+def every(step=1):
+    return [(a, b, c) for a in range(0, 4, step) for b in range(4) for c in range(4)]
+
+
+def told(study, choices, values):
+    """A trial that was pruned after it had seen these values; None: that nothing was seen of."""
+    distributions = {name: optuna.distributions.CategoricalDistribution(range(size)) for name, size in SIZES.items()}
+    seen = [(*fidelity, value) for fidelity, value in values.items()]
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState.PRUNED,
+            params=dict(zip(SIZES, choices, strict=True)),
+            distributions=distributions,
+            user_attrs={SEEN: seen} if seen else {},
+        )
+    )
+
+
+def evidence(seen, dead=()):
+    return Evidence(seen, frozenset(dead), ((0, LATE), (1, LATE)))
+
+
+def proposed(study):
+    trial = study.ask()
+    return tuple(trial.suggest_categorical(name, range(size)) for name, size in SIZES.items())
+
+
+def test_what_was_seen_whole_is_known_and_the_rest_lies_between():
+    seen = {choices: whole(choices) for choices in every(2)}
+    mean, deviation = Posterior(evidence(seen)).predict(np.array([(2, 3, 3), (0, 0, 0), (3, 3, 3), (1, 0, 0)]))
+    assert mean[:2] == pytest.approx([truth((2, 3, 3)), truth((0, 0, 0))], abs=0.25)
+    assert (deviation[:2] < deviation[2:]).all()
+    assert mean[2] > mean[3] + 1  # both unseen; the other slots tell them apart
+
+
+def test_a_cheap_look_at_a_telling_instance_moves_the_score():
+    seen = {choices: whole(choices) for choices in every(2)}
+    good, bad = 23.0, 17.0
+    means = []
+    for early in (good, bad):
+        looked = seen | {(3, 1, 1): {(1, EARLY): early - 3}}
+        means.append(Posterior(evidence(looked)).predict(np.array([(3, 1, 1)]))[0][0])
+    assert means[0] > means[1] + 2
+    means = []
+    for early in (good, bad):  # instance 0 says nothing early, as the whole ones have shown
+        looked = seen | {(3, 1, 1): {(0, EARLY): early - 3}}
+        means.append(Posterior(evidence(looked)).predict(np.array([(3, 1, 1)]))[0][0])
+    assert abs(means[0] - means[1]) < 0.7
+
+
+def test_units_and_offsets_do_not_matter():
+    seen = {choices: whole(choices) for choices in every(2)}
+    moved = {choices: {key: 7 + 3 * value for key, value in values.items()} for choices, values in seen.items()}
+    at = np.array([(3, 1, 1), (0, 2, 2)])
+    mean, deviation = Posterior(evidence(seen)).predict(at)
+    other, wider = Posterior(evidence(moved)).predict(at)
+    assert other == pytest.approx(7 + 3 * mean, rel=1e-4) and wider == pytest.approx(3 * deviation, rel=1e-3)
+
+
+def test_genomes_like_those_that_could_not_be_fitted_are_expected_to_be_bad():
+    seen = {choices: whole(choices) for choices in every(2)}
+    near = np.array([(3, 3, 3)])
+    before = Posterior(evidence(seen)).predict(near)[0][0]
+    after = Posterior(evidence(seen, dead=[(3, 3, 2), (3, 2, 3), (1, 3, 3)])).predict(near)[0][0]
+    assert after < before - 0.2
+
+
+def test_the_telling_instance_comes_first():
+    seen = {choices: whole(choices) for choices in every(2)}
+    assert telling(evidence(seen), 2, EARLY) == [1, 0]
+    assert telling(evidence({}), 2, EARLY) == [0, 1]  # nothing known
+    assert telling(evidence(seen), 2, 7) == [0, 1]  # nothing known of 7 iterations
+    same = {key: {(i, t): truth(key) + t for i in (0, 1) for t in (EARLY, LATE)} for key in every(2)}
+    assert telling(evidence(same), 2, EARLY) == [0, 1]  # where both tell the same, the order stands
+
+
+def test_scores_are_those_of_what_was_seen_whole():
+    study = optuna.create_study()
+    told(study, (0, 0, 0), whole((0, 0, 0)))
+    told(study, (1, 1, 1), {(0, EARLY): 17.0})
+    told(study, (1, 1, 1), {(0, LATE): 18.0, (1, LATE): float("nan")})
+    told(study, (2, 2, 2), {})
+    told(study, (1, 1, 1), {})
+    distributions = study.trials[0].distributions
+    found = Evidence.of(study.trials, distributions)
+    assert found.scores == {(0, 0, 0): pytest.approx(20.0)}
+    assert found.seen[1, 1, 1] == {(0, EARLY): 17.0, (0, LATE): 18.0}
+    assert found.dead == {(2, 2, 2)}
+    assert found.wanted == ((0, LATE), (1, LATE))
+
+
+def test_it_proposes_what_is_not_known_and_goes_on_with_what_was_given_up():
+    study = optuna.create_study(direction="maximize", sampler=Cokriging(0, 2))
+    for choices in every(2):
+        told(study, choices, whole(choices))
+    told(study, (1, 3, 3), {})
+    first = proposed(study)
+    assert first not in {*every(2), (1, 3, 3)}
+    assert truth(first) > 23.5  # the best of all is (3, 3, 3), at 25.25
+    for choices in set(every()) - set(every(2)) - {(3, 3, 3), (1, 3, 3)}:
+        told(study, choices, {})
+    told(study, (3, 3, 3), {(1, EARLY): truth((3, 3, 3)) - 3})
+    assert proposed(study) == (3, 3, 3)
+
+
+def test_the_first_proposals_are_random_and_a_space_may_end():
+    study = optuna.create_study(direction="maximize", sampler=Cokriging(0, 20))
+    assert len({proposed(study) for _ in range(20)}) > 10
+    known = optuna.create_study(direction="maximize", sampler=Cokriging(0, 2))
+    for choices in every():
+        told(known, choices, whole(choices))
+    assert proposed(known) in every()
+
+
+def test_hopeless_trials_are_given_up_and_promising_ones_are_not():
+    study = optuna.create_study(direction="maximize", sampler=Cokriging(0, 2), pruner=Promising())
+    verdicts = {}
+    for early in (23.0, 15.0):
+        trial = study.ask({name: optuna.distributions.CategoricalDistribution(range(4)) for name in SIZES})
+        trial.set_user_attr(SEEN, [(1, EARLY, early)])
+        assert not trial.should_prune() or early == 15.0  # nothing to beat yet, the first time
+        for choices in every(2):
+            told(study, choices, whole(choices))
+        verdicts[early] = trial.should_prune()
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert verdicts == {23.0: False, 15.0: True}
