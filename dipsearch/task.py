@@ -99,7 +99,7 @@ class SearchEffort(Effort):
     trials: int = Field(ge=1)
     timeout: float = Field(gt=0, description="seconds, after which no trial starts")
     repeats: int = Field(1, ge=1, description="seeds for each picture")
-    start_up: int = Field(8, ge=1, description="random trials, and trials never pruned")
+    start_up: int = Field(8, ge=1, description="random trials; most pruners give none of them up")
     # a genome that would take more is pruned unfitted
     max_gflop: float | None = Field(None, gt=0, description="of an iteration")
     max_seconds: float | None = Field(None, gt=0, description="of a fit, predicted from a few steps")

@@ -43,7 +43,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_a_search_runs_as_many_trials_as_asked(room):
-    work, trials = searched(room, trials=4)
+    work, trials = searched(room, trials=4, pruner="none")
     assert [trial.state.name for trial in trials] == ["COMPLETE"] * 4
     folder = room / "out" / "studies" / "study"
     assert {"study.db", "config.yaml", "environment.json"} <= {path.name for path in folder.iterdir()}
@@ -200,12 +200,12 @@ def test_a_trial_that_was_interrupted_runs_again_once(room):
         if event.kind == "progress" and event.number == 1:
             raise KeyboardInterrupt
 
-    work = search_in(room, trials=4, watch=stop)
+    work = search_in(room, trials=4, watch=stop, pruner="none")
     with pytest.raises(KeyboardInterrupt), work.opened():
         work.run()
     assert searched_trials(room) == [(0, "COMPLETE"), (1, "FAIL")]
     for total in (3, 4):
-        _, trials = searched(room, trials=total, resume=True)
+        _, trials = searched(room, trials=total, resume=True, pruner="none")
         assert sum(trial.state.name == "COMPLETE" for trial in trials) == total
     assert trials[2].params == trials[1].params
     assert [trial.user_attrs.get("retry_of") for trial in trials] == [None, None, 1, None, None]
@@ -358,7 +358,7 @@ def recipes_searched(room, trials=8):
     """A search over two networks and four recipes: the search, its trials, and the runs of each pair."""
     recipe = {"learning_rate": [0.01, 0.002], "averaging": [0.0, 0.9]}
     write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE, recipe=recipe)
-    work, trials = searched(room, trials=trials)
+    work, trials = searched(room, trials=trials, pruner="none")
     pairs = {}
     for run in runs_in(room):
         pairs.setdefault((run["genome_key"], tuple(sorted(run["recipe_changes"].items()))), []).append(run)
@@ -507,7 +507,7 @@ def wait_for_runs(room, process, count):
 
 def test_a_search_that_is_killed_goes_on_and_repeats_no_fit(room):
     write_task(room, recipe={"iterations": 80})
-    process = start_search(room, "--trials", "14")
+    process = start_search(room, "--trials", "14", "--pruner", "none")
     wait_for_runs(room, process, 5)
     process.kill()
     process.communicate()
@@ -517,7 +517,7 @@ def test_a_search_that_is_killed_goes_on_and_repeats_no_fit(room):
     done = states.count("COMPLETE")
     assert 0 < done < 14 and set(states) <= {"COMPLETE", "RUNNING"}
 
-    resumed = start_search(room, "--trials", str(done + 3), "--resume")
+    resumed = start_search(room, "--trials", str(done + 3), "--resume", "--pruner", "none")
     out, err = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, err
     states = [state for _, state in searched_trials(room, "task-space-quick")]
@@ -534,7 +534,7 @@ def test_an_interrupted_search_says_how_to_go_on_and_that_works(room, capsys):
     write_task(room, recipe={"iterations": 200})
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal would be inherited
     try:
-        process = start_search(room, "--trials", "8", "--study", "mine")
+        process = start_search(room, "--trials", "8", "--study", "mine", "--pruner", "none")
     finally:
         signal.signal(signal.SIGINT, handler)
     wait_for_runs(room, process, 3)
