@@ -11,9 +11,10 @@ from studies import write_space, write_task
 from dipsearch import catalog
 from dipsearch.bench import design, replay
 from dipsearch.bench.answers import correlations
+from dipsearch.bench.check import check
 from dipsearch.bench.collect import collect, measure
 from dipsearch.bench.replay import Curves, Plan, Trajectory, compare, curves, plans
-from dipsearch.bench.report import write_report
+from dipsearch.report.dipbench import write_report
 from dipsearch.bench.table import STEPS, have, load, pack, part_path, part_rows
 from dipsearch.cli import main
 from dipsearch.error import UsageError
@@ -132,6 +133,22 @@ def test_a_row_says_what_its_fit_was(small):
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in row.items() if k != "seconds"}
 
 
+def test_rows_are_made_again(small, capsys):
+    folder, task = small / "bench", task_of(small)
+    collect(folder, task)
+    pack(folder, task)
+    found = check(folder, task, rows=3, seed=1)
+    assert len(found) == 3 and found["difference"].abs().max() < 1e-4  # kept as float32
+    assert len(check(folder, task, rows=99)) == 28
+    command = ["bench", "check", "--task", task, "--folder", str(folder), "--rows", "2"]
+    assert main(command) == 0
+    assert "difference" in capsys.readouterr().out
+    table = load(folder, task)
+    table["psnr"] += 0.2
+    table.to_parquet(folder / "task.parquet")
+    assert main(command) == 1
+
+
 def test_the_command_line_makes_and_reports(small, capsys):
     folder, task = str(small / "bench"), task_of(small)
     assert main(["bench", "collect", "--task", task, "--folder", folder]) == 0
@@ -248,7 +265,7 @@ def test_known_rank_correlations(table, origin="bench"):
     assert said.loc["final_psnr", "least"] == pytest.approx(-1)
     assert abs(said.loc["score_noise", "mean"]) < 0.3
     assert said.loc["another seed", "genomes"] == 10 and said.loc["honest_10", "genomes"] == 40
-    swapped = table.assign(held_out=table["held_out"].where(table["digest"] == "a", -table["held_out"]))
+    swapped = table.assign(held_out=table["held_out"].where(table["digest"] == "a", 1 / table["held_out"]))
     said = correlations(swapped).set_index("number")
     assert said.loc["held_out", "least"] == pytest.approx(-1) and said.loc["held_out", "greatest"] == pytest.approx(1)
 

@@ -3,6 +3,7 @@
 import pandas as pd
 
 from dipsearch.bench.table import SCORE
+from dipsearch.metric import from_mse
 from dipsearch.run import OK
 
 SHORT, HELD = "honest_", "held_out_"
@@ -10,6 +11,8 @@ SHORT, HELD = "honest_", "held_out_"
 
 def correlations(table: pd.DataFrame, *, origin: str | None = None, truth: str = "psnr") -> pd.DataFrame:
     """Kendall's tau of each cheap number against `truth`, over the genomes of an `origin` (None: all).
+
+    Held-out errors count in dB, as in a search.
 
     Args:
         table: of one task; the first seed counts, except for the last row.
@@ -25,8 +28,8 @@ def correlations(table: pd.DataFrame, *, origin: str | None = None, truth: str =
     once, again = table[table["repeat"] == 0], table[table["repeat"] == 1]
     rows = []
     for kind, column in _numbers(once):
-        sign = -1 if column.startswith(HELD.rstrip("_")) else 1  # an error is better when low
-        rows.append({"kind": kind, "number": column, **_taus(once, once.assign(number=sign * once[column]), truth)})
+        number = once[column].map(from_mse, na_action="ignore") if column.startswith(HELD.rstrip("_")) else once[column]
+        rows.append({"kind": kind, "number": column, **_taus(once, once.assign(number=number), truth)})
     if not again.empty:
         other = _taus(once, again.assign(number=again[truth]), truth)
         rows.append({"kind": "ceiling", "number": "another seed", **other})

@@ -22,7 +22,7 @@ from dipsearch.search.screen import Screen
 from dipsearch.space import Space, load_space
 
 START_UP = 8
-SHARES = (1 / 32, 1 / 16, 1 / 6, 1 / 2, 1)  # of the random search's iterations
+SHARES = (1 / 32, 1 / 16, 1 / 6, 1 / 2)  # of the random search's iterations
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,13 @@ def plans(samplers: Sequence[str] = (), pruners: Sequence[str] = ()) -> list[Pla
     return [Plan(sampler, pruner) for sampler in samplers or SAMPLERS for pruner in pruners or LADDERS]
 
 
-def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajectory:
+def replay(
+    curves: Curves, plan: Plan, *, seed: int, budget: float, goal: float = float("inf"), least: float = 0.0
+) -> Trajectory:
     """Search the table with Optuna until `budget` iterations are spent, or 4 trials a genome were asked for.
 
-    A genome that was seen before costs nothing: a search looks it up.
+    With a `goal`, only until a score is as good, but for at least `least` iterations. A genome that was seen
+    before costs nothing: a search looks it up.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     ladder = LADDERS[plan.pruner]
@@ -132,7 +135,7 @@ def replay(curves: Curves, plan: Plan, *, seed: int, budget: float) -> Trajector
         spent, best, of_best = 0, float("-inf"), dict[int, float]()
         costs, bests = [], []
         for _ in range(4 * len(curves.rows)):
-            if spent >= budget:
+            if spent >= budget or (best >= goal and spent >= least):
                 break
             trial = study.ask()
             key = curves.space.genome(curves.space.suggest(trial.suggest_categorical)).key()  # type: ignore[arg-type]
@@ -197,7 +200,8 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
 
     Returns:
         A row for each plan: the median and quartiles of that share (infinity: not reached), how many searches
-        reached it, and the median of the best score (dB) at shares of those iterations.
+        reached it, the median of the best score (dB) at shares of those iterations, the number of seeds, and the
+        quality to be reached (`goal`, dB).
     """
     scores = curves.scores
     fits = min(fits, len(scores))
@@ -206,7 +210,8 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
     goal = float(np.median([scores[rng.choice(len(scores), fits, replace=False)].max() for _ in range(10_000)]))
     rows = []
     for plan in plans:
-        runs = [replay(curves, plan, seed=seed, budget=budget) for seed in range(repeats)]
+        least = max(SHARES) * budget
+        runs = [replay(curves, plan, seed=seed, budget=budget, goal=goal, least=least) for seed in range(repeats)]
         reached = np.array([run.reaches(goal) for run in runs]) / budget
         rows.append(
             {
@@ -221,4 +226,4 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
                 },
             }
         )
-    return pd.DataFrame(rows).assign(goal=goal, repeats=repeats)
+    return pd.DataFrame(rows).assign(seeds=repeats, goal=goal)

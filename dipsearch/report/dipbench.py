@@ -1,4 +1,4 @@
-"""What DIPBench says, as text: replays and rank correlations of each task, written beside the tables."""
+"""What DIPBench says, as Markdown: replays and rank correlations of each task, written beside the tables."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +7,13 @@ import pandas as pd
 
 from dipsearch.bench import design
 from dipsearch.bench.answers import correlations
-from dipsearch.bench.replay import Curves, compare, curves, plans
+from dipsearch.bench.replay import Curves, Plan, compare, curves, plans
 from dipsearch.bench.table import load
+from dipsearch.report.text import piped
 from dipsearch.run import environment, write_atomically
+from dipsearch.search.study import DEFAULT_LADDER, DEFAULT_SAMPLER
+
+FEWER = 5  # one seed in so many for all but the default search
 
 
 def write_report(folder: Path, *, repeats: int) -> Path:
@@ -22,20 +26,13 @@ def write_report(folder: Path, *, repeats: int) -> Path:
 
 def replays(table: pd.DataFrame) -> str:
     """Replayed searches as a Markdown table, with the quality that they are to reach."""
-    goal, repeats = table["goal"].iloc[0], table["repeats"].iloc[0]
-    shown = table.drop(columns=["goal", "repeats"]).copy()
+    shown = table.drop(columns="goal").copy()
     for column in ("median", "quartile 1", "quartile 3"):
         shown[column] = [f"1/{1 / share:.1f}" if share < float("inf") else "never" for share in shown[column]]
     shown["reached"] = [f"{share:.0%}" for share in shown["reached"]]
     for column in [name for name in map(str, shown) if name.startswith("best")]:
         shown[column] = [f"{value:.2f}" if value > 0 else "" for value in shown[column]]
-    return f"Goal: {goal:.2f} dB. Seeds: {repeats}.\n\n{markdown(shown)}"
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table of words as Markdown."""
-    rows = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"Goal: {table['goal'].iloc[0]:.2f} dB.\n\n{piped(shown)}"
 
 
 def _lines(folder: Path, repeats: int) -> Iterator[str]:
@@ -66,7 +63,11 @@ def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
     yield ""
     yield _meaning(found)
     yield ""
-    yield replays(compare(found, plans(), repeats=repeats))
+    default = Plan(DEFAULT_SAMPLER, DEFAULT_LADDER)
+    others = [plan for plan in plans() if plan != default]
+    few = max(1, repeats // FEWER)
+    tables = [compare(found, [default], repeats=repeats), compare(found, others, repeats=few)]
+    yield replays(pd.concat(tables).sort_values("median", kind="stable"))
     for origin, words in (
         (design.WHOLE, f"all of `{design.WHOLE}`"),
         (design.SAMPLED, f"samples of `{design.SAMPLED}`"),
@@ -75,7 +76,7 @@ def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
             yield ""
             yield f"### What ranks genomes: Kendall's tau with the honest PSNR, {words} `{origin}`"
             yield ""
-            yield markdown(_rounded(correlations(table, origin=origin)))
+            yield piped(_rounded(correlations(table, origin=origin)))
 
 
 def _meaning(curves: Curves) -> str:

@@ -1,0 +1,38 @@
+"""Whether a table is what the command makes: rows drawn at random, made again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from dipsearch.bench.collect import measure
+from dipsearch.bench.design import fits, protocol_of
+from dipsearch.bench.table import KEYS, load
+from dipsearch.run import OK
+
+
+def check(
+    folder: Path, task: str, *, rows: int, seed: int = 0, watch: Callable[[int], None] = lambda done: None
+) -> pd.DataFrame:
+    """Fits of so many rows of a task's table, drawn with a seed, made again.
+
+    Rows whose fits failed, and those that the design no longer holds, are not drawn. `watch` is told the rows done.
+
+    Returns:
+        A row for each: `name`, `image`, the honest PSNR of the table and of the new fit (`psnr`, `again`), and
+        their `difference`, all in dB; NaN where the new fit failed.
+    """
+    table = load(folder, task)
+    protocol = protocol_of(task)
+    made = {(entry.genome.key(), instance.digest, instance.seed): (entry, instance) for entry, instance in fits(protocol)}
+    keys = pd.Series(list(table[KEYS].itertuples(index=False, name=None)), index=table.index)
+    drawn = table[(table["status"] == OK) & keys.isin(made.keys())]
+    drawn = drawn.sample(min(rows, len(drawn)), random_state=seed)
+    found = []
+    for place, row in drawn.iterrows():
+        entry, instance = made[keys[place]]
+        again = measure(protocol, entry, instance).get("psnr", float("nan"))
+        found.append({"name": row["name"], "image": row["image"], "psnr": float(row["psnr"]), "again": again})
+        watch(len(found))
+    table = pd.DataFrame(found, columns=["name", "image", "psnr", "again"])
+    return table.assign(difference=table["again"] - table["psnr"])
