@@ -4,7 +4,7 @@ import numpy as np
 import optuna
 import pytest
 
-from dipsearch.search.cokriging import SEEN, Cokriging, Evidence, Posterior, Promising, telling
+from dipsearch.search.cokriging import SEEN, Cokriging, Posterior, Promising, Seen, telling
 
 SIZES = {"a": 4, "b": 4, "c": 4}
 EARLY, LATE = 10, 40
@@ -43,8 +43,8 @@ def told(study, choices, values):
     )
 
 
-def evidence(seen, dead=()):
-    return Evidence(seen, frozenset(dead), ((0, LATE), (1, LATE)))
+def all_of(values, dead=()):
+    return Seen(values, frozenset(dead), ((0, LATE), (1, LATE)))
 
 
 def proposed(study):
@@ -54,7 +54,7 @@ def proposed(study):
 
 def test_what_was_seen_whole_is_known_and_the_rest_lies_between():
     seen = {choices: whole(choices) for choices in every(2)}
-    mean, deviation = Posterior(evidence(seen)).predict(np.array([(2, 3, 3), (0, 0, 0), (3, 3, 3), (1, 0, 0)]))
+    mean, deviation = Posterior(all_of(seen)).predict(np.array([(2, 3, 3), (0, 0, 0), (3, 3, 3), (1, 0, 0)]))
     assert mean[:2] == pytest.approx([truth((2, 3, 3)), truth((0, 0, 0))], abs=0.25)
     assert (deviation[:2] < deviation[2:]).all()
     assert mean[2] > mean[3] + 1  # both unseen; the other slots tell them apart
@@ -66,12 +66,12 @@ def test_a_cheap_look_at_a_telling_instance_moves_the_score():
     means = []
     for early in (good, bad):
         looked = seen | {(3, 1, 1): {(1, EARLY): early - 3}}
-        means.append(Posterior(evidence(looked)).predict(np.array([(3, 1, 1)]))[0][0])
+        means.append(Posterior(all_of(looked)).predict(np.array([(3, 1, 1)]))[0][0])
     assert means[0] > means[1] + 2
     means = []
     for early in (good, bad):  # instance 0 says nothing early, as the whole ones have shown
         looked = seen | {(3, 1, 1): {(0, EARLY): early - 3}}
-        means.append(Posterior(evidence(looked)).predict(np.array([(3, 1, 1)]))[0][0])
+        means.append(Posterior(all_of(looked)).predict(np.array([(3, 1, 1)]))[0][0])
     assert abs(means[0] - means[1]) < 0.7
 
 
@@ -79,26 +79,26 @@ def test_units_and_offsets_do_not_matter():
     seen = {choices: whole(choices) for choices in every(2)}
     moved = {choices: {key: 7 + 3 * value for key, value in values.items()} for choices, values in seen.items()}
     at = np.array([(3, 1, 1), (0, 2, 2)])
-    mean, deviation = Posterior(evidence(seen)).predict(at)
-    other, wider = Posterior(evidence(moved)).predict(at)
+    mean, deviation = Posterior(all_of(seen)).predict(at)
+    other, wider = Posterior(all_of(moved)).predict(at)
     assert other == pytest.approx(7 + 3 * mean, rel=1e-4) and wider == pytest.approx(3 * deviation, rel=1e-3)
 
 
 def test_genomes_like_those_that_could_not_be_fitted_are_expected_to_be_bad():
     seen = {choices: whole(choices) for choices in every(2)}
     near = np.array([(3, 3, 3)])
-    before = Posterior(evidence(seen)).predict(near)[0][0]
-    after = Posterior(evidence(seen, dead=[(3, 3, 2), (3, 2, 3), (1, 3, 3)])).predict(near)[0][0]
+    before = Posterior(all_of(seen)).predict(near)[0][0]
+    after = Posterior(all_of(seen, dead=[(3, 3, 2), (3, 2, 3), (1, 3, 3)])).predict(near)[0][0]
     assert after < before - 0.2
 
 
 def test_the_telling_instance_comes_first():
     seen = {choices: whole(choices) for choices in every(2)}
-    assert telling(evidence(seen), 2, EARLY) == [1, 0]
-    assert telling(evidence({}), 2, EARLY) == [0, 1]  # nothing known
-    assert telling(evidence(seen), 2, 7) == [0, 1]  # nothing known of 7 iterations
+    assert telling(all_of(seen), 2, EARLY) == [1, 0]
+    assert telling(all_of({}), 2, EARLY) == [0, 1]  # nothing known
+    assert telling(all_of(seen), 2, 7) == [0, 1]  # nothing known of 7 iterations
     same = {key: {(i, t): truth(key) + t for i in (0, 1) for t in (EARLY, LATE)} for key in every(2)}
-    assert telling(evidence(same), 2, EARLY) == [0, 1]  # where both tell the same, the order stands
+    assert telling(all_of(same), 2, EARLY) == [0, 1]  # where both tell the same, the order stands
 
 
 def test_scores_are_those_of_what_was_seen_whole():
@@ -107,12 +107,13 @@ def test_scores_are_those_of_what_was_seen_whole():
     told(study, (1, 1, 1), {(0, EARLY): 17.0})
     told(study, (1, 1, 1), {(0, LATE): 18.0, (1, LATE): float("nan")})
     told(study, (2, 2, 2), {})
-    told(study, (1, 1, 1), {})
+    told(study, (3, 3, 3), {(0, EARLY): 17.0})
+    told(study, (3, 3, 3), {})  # its fit failed later
     distributions = study.trials[0].distributions
-    found = Evidence.of(study.trials, distributions)
+    found = Seen.of(study.trials, distributions)
     assert found.scores == {(0, 0, 0): pytest.approx(20.0)}
-    assert found.seen[1, 1, 1] == {(0, EARLY): 17.0, (0, LATE): 18.0}
-    assert found.dead == {(2, 2, 2)}
+    assert found.values[1, 1, 1] == {(0, EARLY): 17.0, (0, LATE): 18.0}
+    assert found.dead == {(2, 2, 2), (3, 3, 3)} and (3, 3, 3) not in found.values
     assert found.wanted == ((0, LATE), (1, LATE))
 
 

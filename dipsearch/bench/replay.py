@@ -14,7 +14,7 @@ from dipsearch.bench import design
 from dipsearch.bench.table import SCORE, STEPS, load
 from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
-from dipsearch.search.cokriging import DONE, Evidence, Fidelity, telling
+from dipsearch.search.cokriging import DONE, Fidelity, Seen, telling
 from dipsearch.search.ladder import LADDERS, Pruned
 from dipsearch.search.samplers import SAMPLERS
 from dipsearch.search.scores import SCORES
@@ -190,8 +190,8 @@ class _Fits:
 
 
 def _order(study: optuna.Study, trial: optuna.Trial, stages: list[tuple[int, int]]) -> list[int]:
-    evidence = Evidence.of(study.get_trials(deepcopy=False, states=DONE), trial.distributions)
-    return telling(evidence, stages[-1][0], stages[0][1])
+    seen = Seen.of(study.get_trials(deepcopy=False, states=DONE), trial.distributions)
+    return telling(seen, stages[-1][0], stages[0][1])
 
 
 def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64) -> pd.DataFrame:

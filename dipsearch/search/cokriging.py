@@ -33,20 +33,20 @@ Choices = tuple[int, ...]  # the place of each slot's choice
 
 
 @dataclass(frozen=True)
-class Evidence:
+class Seen:
     """What the trials of a study have seen: values (dB) by fidelity, of each genome.
 
     `wanted` are the fidelities whose mean is the score; `dead` the genomes that nothing was seen of: they could
     not be fitted, or were not allowed.
     """
 
-    seen: dict[Choices, dict[Fidelity, float]]
+    values: dict[Choices, dict[Fidelity, float]]
     dead: frozenset[Choices]
     wanted: tuple[Fidelity, ...]
 
     @classmethod
     def of(cls, trials: Iterable[FrozenTrial], slots: dict[str, Any]) -> Self:
-        """The evidence of trials that hold all these slots (name -> categorical distribution)."""
+        """What trials saw that hold all these slots (name -> categorical distribution)."""
         seen, dead = dict[Choices, dict[Fidelity, float]](), set[Choices]()
         for trial in trials:
             if slots.keys() - trial.params.keys():
@@ -57,41 +57,43 @@ class Evidence:
                 seen.setdefault(choices, {}).update(values)
             else:
                 dead.add(choices)
+        for choices in dead:  # a fit that failed after a look at it, too
+            seen.pop(choices, None)
         fidelities = {fidelity for values in seen.values() for fidelity in values}
         last = max((iterations for _, iterations in fidelities), default=0)
         wanted = tuple(sorted(fidelity for fidelity in fidelities if fidelity[1] == last))
-        return cls(seen, frozenset(dead - seen.keys()), wanted)
+        return cls(seen, frozenset(dead), wanted)
 
     @property
     def scores(self) -> dict[Choices, float]:
         """Of the genomes that were seen at every fidelity that is wanted."""
         return {
             choices: float(np.mean([values[fidelity] for fidelity in self.wanted]))
-            for choices, values in self.seen.items()
+            for choices, values in self.values.items()
             if self.wanted and all(fidelity in values for fidelity in self.wanted)
         }
 
 
 class Posterior:
-    """The scores of any genomes, given evidence that holds at least one score."""
+    """The scores of any genomes, given what was seen, at least one score among it."""
 
-    def __init__(self, evidence: Evidence) -> None:
-        seen = dict(evidence.seen) | {choices: {} for choices in evidence.dead}
-        self._fidelities = sorted({fidelity for values in seen.values() for fidelity in values})
+    def __init__(self, seen: Seen) -> None:
+        rows = dict(seen.values) | {choices: {} for choices in seen.dead}
+        self._fidelities = sorted({fidelity for values in rows.values() for fidelity in values})
         place = {fidelity: index for index, fidelity in enumerate(self._fidelities)}
-        table = np.full((len(seen), len(place)), np.nan)
-        for row, values in enumerate(seen.values()):
+        table = np.full((len(rows), len(place)), np.nan)
+        for row, values in enumerate(rows.values()):
             for fidelity, value in values.items():
                 table[row, place[fidelity]] = value
         centre = np.nanmedian(table, 0)
         spread = self._spread(table - centre)
         scaled = np.maximum((table - centre) / spread, LOWEST)
-        dead = [row for row, values in enumerate(seen.values()) if not values]
-        scaled[np.ix_(dead, [place[fidelity] for fidelity in evidence.wanted])] = LOWEST
+        dead = [row for row, values in enumerate(rows.values()) if not values]
+        scaled[np.ix_(dead, [place[fidelity] for fidelity in seen.wanted])] = LOWEST
 
         whole = scaled[np.isfinite(scaled).all(1)]
         self._between = self._correlation(whole) * np.outer(spread, spread)
-        self._genomes = np.array(list(seen))
+        self._genomes = np.array(list(rows))
         self._row, self._column = np.nonzero(np.isfinite(scaled))
         covariance = self._covariance(self._genomes)[np.ix_(self._row, self._row)]
         covariance = covariance * self._between[np.ix_(self._column, self._column)]
@@ -99,7 +101,7 @@ class Posterior:
         self._root = np.linalg.cholesky(covariance)
         values = (scaled * spread)[self._row, self._column]
         self._weights = cho_solve((self._root, True), values)
-        wanted = np.array([place[fidelity] for fidelity in evidence.wanted])
+        wanted = np.array([place[fidelity] for fidelity in seen.wanted])
         self._mean = float(centre[wanted].mean())
         self._score = self._between[wanted].mean(0)  # covariance of the score with each fidelity
         self._own = float(self._score[wanted].mean()) * (1 + OWN)
@@ -124,7 +126,7 @@ class Posterior:
         return joint / np.outer(scale, scale)  # type: ignore[no-any-return]
 
     def _covariance(self, genomes: np.ndarray) -> np.ndarray:
-        """Between genomes (M, slots) and those of the evidence: (M, N)."""
+        """Between genomes (M, slots) and those that were seen: (M, N)."""
         differ = (genomes[:, None, :] != self._genomes[None, :, :]).sum(2)
         return np.exp(-RATE * differ) + OWN * (differ == 0)  # type: ignore[no-any-return]
 
@@ -140,16 +142,16 @@ class Posterior:
         return self._mean + covariance @ self._weights, np.sqrt(np.maximum(self._own - explained, 1e-9))
 
 
-def telling(evidence: Evidence, instances: int, iterations: int) -> list[int]:
+def telling(seen: Seen, instances: int, iterations: int) -> list[int]:
     """The instances, in the order of how much each tells about the score after so many iterations.
 
     The first comes first as long as no other tells a tenth more: a task's author may know. Before anything is
     known, the instances in their order.
     """
     as_they_are = list(range(instances))
-    if not evidence.scores:
+    if not seen.scores:
         return as_they_are
-    told = Posterior(evidence).told()
+    told = Posterior(seen).told()
     if any((instance, iterations) not in told for instance in as_they_are):
         return as_they_are
     worth = {instance: told[instance, iterations] * (1.0 if instance else KEPT) for instance in as_they_are}
@@ -175,28 +177,28 @@ class Cokriging(optuna.samplers.BaseSampler):
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
         """A choice for each slot; nothing where there is no score yet, or all candidates are known."""
         trials = study.get_trials(deepcopy=False, states=DONE)
-        evidence = Evidence.of(trials, search_space)
-        if len(trials) < self._start_up or not (scores := evidence.scores):
+        seen = Seen.of(trials, search_space)
+        if len(trials) < self._start_up or not (scores := seen.scores):
             return {}
-        known = scores.keys() | evidence.dead
-        candidates = [each for each in self._candidates(evidence, search_space) if each not in known]
+        known = scores.keys() | seen.dead
+        candidates = [each for each in self._candidates(seen, search_space) if each not in known]
         if not candidates:
             return {}
-        mean, deviation = Posterior(evidence).predict(np.array(candidates))
+        mean, deviation = Posterior(seen).predict(np.array(candidates))
         ahead = (mean - max(scores.values())) / deviation
         improvement = deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
         best = candidates[int(np.argmax(improvement))]
         return {name: slot.choices[place] for (name, slot), place in zip(search_space.items(), best, strict=True)}
 
-    def _candidates(self, evidence: Evidence, slots: dict[str, Any]) -> list[Choices]:
+    def _candidates(self, seen: Seen, slots: dict[str, Any]) -> list[Choices]:
         sizes = [len(slot.choices) for slot in slots.values()]
         drawn = self._rng.integers(0, sizes, (self.drawn, len(sizes)))
         found = dict.fromkeys(tuple(row) for row in drawn.tolist())
-        scores = evidence.scores
+        scores = seen.scores
         for best in sorted(scores, key=scores.__getitem__, reverse=True)[: self.around]:
             for slot, size in enumerate(sizes):
                 found |= dict.fromkeys((*best[:slot], place, *best[slot + 1 :]) for place in range(size))
-        return list(found | dict.fromkeys(evidence.seen))
+        return list(found | dict.fromkeys(seen.values))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
@@ -212,11 +214,11 @@ class Promising(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to give it up; never before there is a score to beat."""
-        evidence = Evidence.of([*study.get_trials(deepcopy=False, states=DONE), trial], trial.distributions)
-        if not (scores := evidence.scores):
+        seen = Seen.of([*study.get_trials(deepcopy=False, states=DONE), trial], trial.distributions)
+        if not (scores := seen.scores):
             return False
         choices = [slot.to_internal_repr(trial.params[name]) for name, slot in trial.distributions.items()]
-        mean, deviation = Posterior(evidence).predict(np.array([choices]))
+        mean, deviation = Posterior(seen).predict(np.array([choices]))
         return bool(norm.sf((max(scores.values()) - mean[0]) / deviation[0]) < self.chance)
 
 

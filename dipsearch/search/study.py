@@ -20,7 +20,7 @@ from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, subject_of, write_atomically
-from dipsearch.search.cokriging import DONE, SEEN, Evidence, Fidelity, telling
+from dipsearch.search.cokriging import DONE, SEEN, Fidelity, Seen, telling
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
@@ -254,9 +254,9 @@ class Search:
 
     def _order(self, ladder: Ladder, trial: optuna.Trial) -> list[int]:
         """The instances, the most telling first."""
-        evidence = Evidence.of(self._study.get_trials(deepcopy=False, states=DONE), trial.distributions)
+        seen = Seen.of(self._study.get_trials(deepcopy=False, states=DONE), trial.distributions)
         (_, iterations), *_ = ladder.stages(len(self.instances), self.protocol.recipe.iterations)
-        return telling(evidence, len(self.instances), iterations)
+        return telling(seen, len(self.instances), iterations)
 
     def _open(self) -> optuna.Study:
         effort, settings = self.settings.effort, self.settings
@@ -364,9 +364,12 @@ class Search:
 
     def rung_agreement(self) -> tuple[float, int] | None:
         """Spearman's rank correlation of the first rung with the score, over trials fitted to the end, and
-        their number: whether pruning at that rung can be trusted. None below five trials."""
+        their number: whether pruning at that rung can be trusted.
+
+        None below five trials, and where a model judges, which weighs that itself.
+        """
         trials = [trial for trial in self._whole_trials() if trial.intermediate_values]
-        if len(trials) < 5 or self.ladder is None:
+        if len(trials) < 5 or self.ladder is None or self.ladder.learned:
             return None
         first = pd.Series([trial.intermediate_values[min(trial.intermediate_values)] for trial in trials])
         return float(first.rank().corr(pd.Series([trial.values[0] for trial in trials]).rank())), len(trials)
