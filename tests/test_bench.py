@@ -14,10 +14,10 @@ from dipsearch.bench.answers import correlations
 from dipsearch.bench.check import check
 from dipsearch.bench.collect import collect, measure
 from dipsearch.bench.replay import Curves, Plan, Trajectory, compare, curves, plans
-from dipsearch.report.dipbench import write_report
 from dipsearch.bench.table import STEPS, have, load, pack, part_path, part_rows
 from dipsearch.cli import main
 from dipsearch.error import UsageError
+from dipsearch.report.dipbench import write_report
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.ladder import LADDERS

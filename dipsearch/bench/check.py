@@ -24,7 +24,9 @@ def check(
     """
     table = load(folder, task)
     protocol = protocol_of(task)
-    made = {(entry.genome.key(), instance.digest, instance.seed): (entry, instance) for entry, instance in fits(protocol)}
+    made = {
+        (entry.genome.key(), instance.digest, instance.seed): (entry, instance) for entry, instance in fits(protocol)
+    }
     keys = pd.Series(list(table[KEYS].itertuples(index=False, name=None)), index=table.index)
     drawn = table[(table["status"] == OK) & keys.isin(made.keys())]
     drawn = drawn.sample(min(rows, len(drawn)), random_state=seed)

@@ -99,7 +99,13 @@ def replay(
 
 @bench_group.command("report")
 @folder
-@click.option("--repeats", default=100, show_default=True, type=click.IntRange(1), help="Seeds of the default search; a fifth of them of the others.")
+@click.option(
+    "--repeats",
+    default=100,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Seeds of the default search; a fifth of them of the others.",
+)
 def report(folder: Path, repeats: int) -> int:
     """Write what the tables say into README.md beside them: replays and rank correlations of each task."""
     from dipsearch.report.dipbench import write_report

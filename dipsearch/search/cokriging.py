@@ -52,7 +52,9 @@ class Seen:
             if slots.keys() - trial.params.keys():
                 continue
             choices = tuple(int(slot.to_internal_repr(trial.params[name])) for name, slot in slots.items())
-            values = {(i, iterations): value for i, iterations, value in trial.user_attrs.get(SEEN, ()) if value == value}
+            values = {
+                (i, iterations): value for i, iterations, value in trial.user_attrs.get(SEEN, ()) if value == value
+            }
             if values:
                 seen.setdefault(choices, {}).update(values)
             else:

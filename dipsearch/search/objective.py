@@ -93,7 +93,9 @@ class Objective:
             runs[index] = run
             self.watch((done + 1) / len(order))
             trial.report(quality(run), index)
-            trial.set_user_attr(SEEN, [(place, self.protocol.recipe.iterations, quality(run)) for place, run in runs.items()])
+            trial.set_user_attr(
+                SEEN, [(place, self.protocol.recipe.iterations, quality(run)) for place, run in runs.items()]
+            )
             if not all(stored) and len(runs) < len(order) and trial.should_prune():
                 return [imputed({index: quality(run) for index, run in runs.items()}, self.best())], False
         return self._values(list(runs.values())), True

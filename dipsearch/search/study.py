@@ -78,7 +78,9 @@ class Search:
 
     def __post_init__(self) -> None:
         settings, effort = self.settings, self.settings.effort
-        self._sampler = ("tpe" if len(settings.goals) > 1 else DEFAULT_SAMPLER) if settings.sampler == "auto" else settings.sampler
+        self._sampler = (
+            ("tpe" if len(settings.goals) > 1 else DEFAULT_SAMPLER) if settings.sampler == "auto" else settings.sampler
+        )
         if self._sampler not in SAMPLERS:
             raise UsageError(unknown("sampler", settings.sampler, ("auto", *SAMPLERS)))
         if self._sampler == "cokriging" and len(settings.goals) > 1:
