@@ -83,7 +83,7 @@ def leaderboard(
     if preset is not None:
         chosen = chosen[chosen["preset"] == preset]
     if not chosen.empty:
-        scope = scope or _latest(chosen)
+        scope = scope or _latest(chosen, purpose)
         comparable = frame[frame["protocol"] == scope.protocol]
         inside = [
             instance in scope.instances for instance in zip(comparable["digest"], comparable["seed"], strict=True)
@@ -124,12 +124,13 @@ def search_ranking(store: RunStore, task: str, scope: Scope | None = None) -> pd
     return table[table["rank"].notna() & table["genome"].notna()]
 
 
-def _latest(chosen: pd.DataFrame) -> Scope:
+def _latest(chosen: pd.DataFrame, purpose: str) -> Scope:
     """The scope around the most recent fit (or baseline, where nothing was fitted).
 
     Its genome's instances, or more: where other genomes have those and others too, the set that most genomes
     have exactly, and of equals the larger. So a genome that was run on less is shown without a rank, and one
-    that was also run on other pictures does not leave the rest without one.
+    that was also run on other pictures does not leave the rest without one. In a search, most genomes may have been
+    given up after some pictures: there, the largest set that two genomes have.
     """
     fits = chosen[chosen["genome_key"].notna()]
     fits = chosen if fits.empty else fits
@@ -140,7 +141,12 @@ def _latest(chosen: pd.DataFrame) -> Scope:
         covered.setdefault(subject, set()).add((str(digest), int(seed)))
     least = covered[latest["subject"]]
     sets = Counter(frozenset(instances) for instances in covered.values() if instances >= least)
-    return Scope(str(latest["protocol"]), max(sets, key=lambda instances: (sets[instances], len(instances))))
+
+    def standing(instances: frozenset[tuple[str, int]]) -> tuple[int, int]:
+        many = sets[instances]
+        return (min(many, 2), len(instances)) if purpose == "search" else (many, len(instances))
+
+    return Scope(str(latest["protocol"]), max(sets, key=standing))
 
 
 NUMBERS = (

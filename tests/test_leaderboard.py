@@ -271,6 +271,17 @@ def test_the_ranking_of_a_search_holds_ranked_genomes_only(tmp_path):
     assert search_ranking(RunStore(tmp_path / "nowhere"), "denoise").empty
 
 
+def test_a_search_is_judged_on_what_two_genomes_were_fitted_on_to_the_end(tmp_path):
+    """Most were given up after the first picture; in a re-run, what most have would decide."""
+    names = {"whole": [[20.0, 30.0]], "other": [[21.0, 30.0]], **{f"part {n}": [[25.0 + n]] for n in range(5)}}
+    for purpose, ranked in (("search", ["other", "whole"]), ("rerun", ["part 4", "part 3"])):
+        runs = [run for name, psnr in names.items() for run in genome_runs(name, psnr, purpose=purpose)]
+        runs[-1]["created"] = "2030-01-01T00:00:00+00:00"  # the latest is a part
+        board = leaderboard(store_of(tmp_path / purpose, runs), "denoise", purpose=purpose)
+        table = board.table[board.table["rank"].notna()]
+        assert list(table["name"])[:2] == ranked and (purpose == "rerun" or len(table) == 2)
+
+
 # Renderings
 
 
