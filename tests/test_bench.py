@@ -205,9 +205,25 @@ def test_a_sampler_that_learns_beats_a_random_one(landscape):
     table = compare(landscape, [Plan("random", "none"), Plan("tpe", "none")], repeats=8)
     random, learned = table["median"]
     assert learned < 0.7 * random
+    (default,) = compare(landscape, [Plan("cokriging", "promising")], repeats=4)["median"]
+    assert default < 1 / 6
     assert table["goal"].iloc[0] == pytest.approx(np.median(table["goal"]))
     scores = np.sort(landscape.scores)
     assert scores[-30] < table["goal"].iloc[0] <= scores[-1]
+
+
+def test_processes_share_the_seeds_and_change_nothing(landscape):
+    plan = [Plan("cokriging", "promising")]
+    one, two = (compare(landscape, plan, repeats=2, fits=4, processes=processes) for processes in (1, 2))
+    pd.testing.assert_frame_equal(one, two)
+
+
+def test_a_search_that_goes_on_pays_only_for_what_it_lacks(landscape):
+    run = replay.replay(landscape, Plan("cokriging", "promising"), seed=0, budget=12 * landscape.full)
+    costs = np.diff(np.concatenate([[0], run.iterations]))
+    assert costs[:2].tolist() == [landscape.full] * 2  # never given up
+    assert 0 < costs[2:].min() <= STEPS[-1] / 4 and costs.max() == landscape.full
+    assert len(costs) > 20
 
 
 def test_a_genome_that_was_seen_costs_nothing(landscape):

@@ -27,12 +27,13 @@ def check(
     made = {
         (entry.genome.key(), instance.digest, instance.seed): (entry, instance) for entry, instance in fits(protocol)
     }
-    keys = pd.Series(list(table[KEYS].itertuples(index=False, name=None)), index=table.index)
-    drawn = table[(table["status"] == OK) & keys.isin(made.keys())]
+    held = [key in made for key in table[KEYS].itertuples(index=False, name=None)]
+    drawn = table[held]
+    drawn = drawn[drawn["status"] == OK]
     drawn = drawn.sample(min(rows, len(drawn)), random_state=seed)
     found = []
-    for place, row in drawn.iterrows():
-        entry, instance = made[keys[place]]
+    for _, row in drawn.iterrows():
+        entry, instance = made[row["key"], row["digest"], row["seed"]]
         again = measure(protocol, entry, instance).get("psnr", float("nan"))
         found.append({"name": row["name"], "image": row["image"], "psnr": float(row["psnr"]), "again": again})
         watch(len(found))

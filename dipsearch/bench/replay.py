@@ -2,13 +2,17 @@
 
 import bisect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import optuna
 import pandas as pd
+import torch
 
 from dipsearch.bench import design
 from dipsearch.bench.table import SCORE, STEPS, load
@@ -194,9 +198,11 @@ def _order(study: optuna.Study, trial: optuna.Trial, stages: list[tuple[int, int
     return telling(seen, stages[-1][0], stages[0][1])
 
 
-def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64) -> pd.DataFrame:
+def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64, processes: int = 1) -> pd.DataFrame:
     """How soon each plan's search reaches what random search without pruning reaches in the median with `fits` full
     fits of every picture, over `repeats` seeds, as a share of the iterations of those fits.
+
+    Several `processes` share the seeds.
 
     Returns:
         A row for each plan: the median and quartiles of that share (infinity: not reached), how many searches
@@ -208,10 +214,15 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
     budget = float(fits * curves.full)
     rng = np.random.default_rng(0)
     goal = float(np.median([scores[rng.choice(len(scores), fits, replace=False)].max() for _ in range(10_000)]))
+    jobs = [
+        partial(replay, curves, plan, seed=seed, budget=budget, goal=goal, least=max(SHARES) * budget)
+        for plan in plans
+        for seed in range(repeats)
+    ]
+    everything = _done(jobs, processes)
     rows = []
-    for plan in plans:
-        least = max(SHARES) * budget
-        runs = [replay(curves, plan, seed=seed, budget=budget, goal=goal, least=least) for seed in range(repeats)]
+    for place, plan in enumerate(plans):
+        runs = everything[place * repeats : (place + 1) * repeats]
         reached = np.array([run.reaches(goal) for run in runs]) / budget
         rows.append(
             {
@@ -227,3 +238,15 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
             }
         )
     return pd.DataFrame(rows).assign(seeds=repeats, goal=goal)
+
+
+def _done(jobs: Sequence[Callable[[], Trajectory]], processes: int) -> list[Trajectory]:
+    if processes == 1:
+        return [job() for job in jobs]
+    # not forked: torch's threads do not survive that
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(_call, jobs))
+
+
+def _call(job: Callable[[], Trajectory]) -> Trajectory:
+    return job()

@@ -1,5 +1,6 @@
 """`dipsearch bench`: make DIPBench, and replay searches on it."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def replay(
     from dipsearch.bench.replay import compare, curves, plans
     from dipsearch.report.dipbench import replays
 
-    click.echo(replays(compare(curves(folder, task_name), plans(sampler, pruner), repeats=repeats, fits=fits)))
+    chosen = plans(sampler, pruner)
+    table = compare(curves(folder, task_name), chosen, repeats=repeats, fits=fits, processes=os.cpu_count() or 1)
+    click.echo(replays(table))
     return 0
 
 
@@ -104,11 +107,11 @@ def replay(
     default=100,
     show_default=True,
     type=click.IntRange(1),
-    help="Seeds of the default search; a fifth of them of the others.",
+    help="Seeds of the default search; a tenth of them of the others.",
 )
 def report(folder: Path, repeats: int) -> int:
     """Write what the tables say into README.md beside them: replays and rank correlations of each task."""
     from dipsearch.report.dipbench import write_report
 
-    click.echo(f"wrote {write_report(folder, repeats=repeats)}")
+    click.echo(f"wrote {write_report(folder, repeats=repeats, processes=os.cpu_count() or 1)}")
     return 0

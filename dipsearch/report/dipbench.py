@@ -13,13 +13,13 @@ from dipsearch.report.text import piped
 from dipsearch.run import environment, write_atomically
 from dipsearch.search.study import DEFAULT_LADDER, DEFAULT_SAMPLER
 
-FEWER = 5  # one seed in so many for all but the default search
+FEWER = 10  # one seed in so many for all but the default search
 
 
-def write_report(folder: Path, *, repeats: int) -> Path:
+def write_report(folder: Path, *, repeats: int, processes: int = 1) -> Path:
     """Write README.md beside the tables; its path."""
     path = folder / "README.md"
-    text = "\n".join(_lines(folder, repeats)) + "\n"
+    text = "\n".join(_lines(folder, repeats, processes)) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 
@@ -35,7 +35,7 @@ def replays(table: pd.DataFrame) -> str:
     return f"Goal: {table['goal'].iloc[0]:.2f} dB.\n\n{piped(shown)}"
 
 
-def _lines(folder: Path, repeats: int) -> Iterator[str]:
+def _lines(folder: Path, repeats: int, processes: int) -> Iterator[str]:
     machine = environment()
     yield "# DIPBench"
     yield ""
@@ -43,10 +43,10 @@ def _lines(folder: Path, repeats: int) -> Iterator[str]:
     yield "`dipsearch bench collect --task NAME` makes. Replays and correlations ran on optuna"
     yield f"{machine['optuna']}; scores are honest PSNR (the averaged output where held-out pixels are predicted best)."
     for path in sorted(folder.glob("*.parquet")):
-        yield from _task(folder, path.stem, repeats)
+        yield from _task(folder, path.stem, repeats, processes)
 
 
-def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
+def _task(folder: Path, task: str, repeats: int, processes: int) -> Iterator[str]:
     table, found = load(folder, task), curves(folder, task)
     effort, recipe = design.protocol_of(task).effort, design.protocol_of(task).recipe
     yield ""
@@ -66,7 +66,10 @@ def _task(folder: Path, task: str, repeats: int) -> Iterator[str]:
     default = Plan(DEFAULT_SAMPLER, DEFAULT_LADDER)
     others = [plan for plan in plans() if plan != default]
     few = max(1, repeats // FEWER)
-    tables = [compare(found, [default], repeats=repeats), compare(found, others, repeats=few)]
+    tables = [
+        compare(found, [default], repeats=repeats, processes=processes),
+        compare(found, others, repeats=few, processes=processes),
+    ]
     yield replays(pd.concat(tables).sort_values("median", kind="stable"))
     for origin, words in (
         (design.WHOLE, f"all of `{design.WHOLE}`"),

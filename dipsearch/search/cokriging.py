@@ -113,7 +113,8 @@ class Posterior:
         """Standard deviation of each fidelity; those that few trials saw lean on all the others."""
         squares = deviations**2
         pooled = np.nanmean(squares) + 1e-6
-        return np.sqrt((np.nansum(squares, 0) + 4 * pooled) / (np.isfinite(squares).sum(0) + 4))
+        spread: np.ndarray = np.sqrt((np.nansum(squares, 0) + 4 * pooled) / (np.isfinite(squares).sum(0) + 4))
+        return spread
 
     def _correlation(self, whole: np.ndarray) -> np.ndarray:
         instance, iterations = np.array(self._fidelities).T
