@@ -173,6 +173,8 @@ def test_a_search_with_two_objectives_gives_a_pareto_front(room):
 def test_a_search_with_two_objectives_cannot_prune(room):
     with pytest.raises(UsageError, match="several objectives cannot prune"):
         search_in(room, goals=("psnr", "gflop"), pruner="halving")
+    with pytest.raises(UsageError, match="tpe"):
+        search_in(room, goals=("psnr", "gflop"), sampler="cokriging")
 
 
 def test_the_front_is_shown_by_the_command_line(room, capsys):

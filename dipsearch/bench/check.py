@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from dipsearch.bench.collect import measure
 from dipsearch.bench.design import fits, protocol_of
-from dipsearch.bench.table import KEYS, load
+from dipsearch.bench.table import KEYS, load, path_of
+from dipsearch.error import UsageError
 from dipsearch.run import OK
 
 
@@ -31,11 +33,15 @@ def check(
     drawn = table[held]
     drawn = drawn[drawn["status"] == OK]
     drawn = drawn.sample(min(rows, len(drawn)), random_state=seed)
-    found = []
+    if drawn.empty:
+        raise UsageError(f"{path_of(folder, task)}: no row that this version would make")
+    found, threads = [], torch.get_num_threads()
+    torch.set_num_threads(1)  # as they were made
     for _, row in drawn.iterrows():
         entry, instance = made[row["key"], row["digest"], row["seed"]]
         again = measure(protocol, entry, instance).get("psnr", float("nan"))
         found.append({"name": row["name"], "image": row["image"], "psnr": float(row["psnr"]), "again": again})
         watch(len(found))
+    torch.set_num_threads(threads)
     table = pd.DataFrame(found, columns=["name", "image", "psnr", "again"])
     return table.assign(difference=table["again"] - table["psnr"])

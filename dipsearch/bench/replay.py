@@ -18,7 +18,7 @@ from dipsearch.bench import design
 from dipsearch.bench.table import SCORE, STEPS, load
 from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
-from dipsearch.search.cokriging import DONE, Fidelity, Seen, telling
+from dipsearch.search.cokriging import DONE, SEEN, Cokriging, Fidelity, Seen, telling
 from dipsearch.search.ladder import LADDERS, Pruned
 from dipsearch.search.samplers import SAMPLERS
 from dipsearch.search.scores import SCORES
@@ -128,9 +128,12 @@ def replay(
     ladder = LADDERS[plan.pruner]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = SAMPLERS[plan.sampler](seed, plan.start_up)
+        if isinstance(sampler, Cokriging):
+            sampler.again = ladder.learned
         study = optuna.create_study(
             direction="maximize",
-            sampler=SAMPLERS[plan.sampler](seed, plan.start_up),
+            sampler=sampler,
             pruner=ladder.pruner(plan.start_up),
         )
         stages = ladder.stages(curves.honest.shape[1], curves.steps[-1])
@@ -145,28 +148,35 @@ def replay(
             key = curves.space.genome(curves.space.suggest(trial.suggest_categorical)).key()  # type: ignore[arg-type]
             if (row := curves.rows.get(key)) is None:
                 raise UsageError(f"genome {key} of space {design.WHOLE!r} is not in the table: it is not complete yet")
-            on = row in seen and ladder.learned and row not in whole
+            on = ladder.learned and bool(seen.get(row)) and row not in whole
+            given_up = row not in told
             if on or row not in told.keys() | pruned:
-                fits = _Fits(curves, row, seen.setdefault(row, {}))
+                before = seen.get(row, {})
+                fits = _Fits(curves, row, before)
                 try:
                     if plan.screen and not on:
                         value = float(curves.zero_cost[plan.screen][row])
                         screened.append(value)
                         if not Screen(plan.screen).passes(value, screened[:-1]):
                             raise Pruned("screen")
-                    known, order = (seen[row], _order(study, trial, stages)) if ladder.learned else (None, None)
-                    told[row], done = ladder.climb(stages, fits, trial, of_best, known, order)
+                    order = _order(study, trial, stages) if ladder.learned else None
+                    told[row], done = ladder.climb(stages, fits, trial, of_best, before, order)
+                    given_up = False
                     if done:
                         whole.add(row)
                         if told[row] > best:
                             best, of_best = told[row], dict(enumerate(curves.honest[row, :, -1].tolist()))
                 except Pruned:
                     pruned.add(row)
+                    given_up = True
+                seen[row] = before | {(i, at): value for i, at, value in trial.user_attrs.get(SEEN, ())}
                 spent += fits.iterations
-            if row in told:
-                study.tell(trial, told[row])
             else:
+                trial.set_user_attr(SEEN, [(*fidelity, value) for fidelity, value in seen.get(row, {}).items()])
+            if given_up:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                study.tell(trial, told[row])
             costs.append(spent)
             bests.append(best)
     return Trajectory(np.array(costs), np.array(bests))
@@ -176,7 +186,7 @@ class _Fits:
     """The fits of one genome, looked up, with the iterations that they would take; those that ended before are free."""
 
     def __init__(self, curves: Curves, row: int, seen: dict[Fidelity, float]) -> None:
-        self._curves, self._row, self._seen = curves, row, seen
+        self._curves, self._row = curves, row
         self._free = [(instance, curves.steps[-1]) in seen for instance in range(curves.honest.shape[1])]
         self._done = [0] * len(self._free)
 
@@ -188,9 +198,9 @@ class _Fits:
     def __call__(self, instance: int, iterations: int) -> float | None:
         step = bisect.bisect_left(self._curves.steps, iterations)  # the next one that was kept
         self._done[instance] = max(self._done[instance], self._curves.steps[step])
-        value = float(self._curves.honest[self._row, instance, step])
-        self._seen[instance, iterations] = value
-        return value
+        if self._free[instance] and iterations < self._curves.steps[-1]:
+            return None  # its run says what it was at the end
+        return float(self._curves.honest[self._row, instance, step])
 
 
 def _order(study: optuna.Study, trial: optuna.Trial, stages: list[tuple[int, int]]) -> list[int]:

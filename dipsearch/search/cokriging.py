@@ -10,7 +10,8 @@ NeurIPS 2007), B estimated from the trials that saw everything. What is wanted i
 at the last iteration; a proposal maximizes the improvement of it that is expected (Jones et al., 1998).
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -52,12 +53,11 @@ class Seen:
             if slots.keys() - trial.params.keys():
                 continue
             choices = tuple(int(slot.to_internal_repr(trial.params[name])) for name, slot in slots.items())
-            values = {
-                (i, iterations): value for i, iterations, value in trial.user_attrs.get(SEEN, ()) if value == value
-            }
+            noted = trial.user_attrs.get(SEEN, ())
+            values = {(i, iterations): value for i, iterations, value in noted if math.isfinite(value)}
             if values:
                 seen.setdefault(choices, {}).update(values)
-            else:
+            elif trial.state == TrialState.PRUNED:
                 dead.add(choices)
         for choices in dead:  # a fit that failed after a look at it, too
             seen.pop(choices, None)
@@ -93,7 +93,8 @@ class Posterior:
         dead = [row for row, values in enumerate(rows.values()) if not values]
         scaled[np.ix_(dead, [place[fidelity] for fidelity in seen.wanted])] = LOWEST
 
-        whole = scaled[np.isfinite(scaled).all(1)]
+        fitted = scaled[: len(seen.values)]
+        whole = fitted[np.isfinite(fitted).all(1)]
         self._between = self._correlation(whole) * np.outer(spread, spread)
         self._genomes = np.array(list(rows))
         self._row, self._column = np.nonzero(np.isfinite(scaled))
@@ -164,7 +165,8 @@ def telling(seen: Seen, instances: int, iterations: int) -> list[int]:
 class Cokriging(optuna.samplers.BaseSampler):
     """Proposes the genome whose expected improvement on the best score is greatest; the first at random.
 
-    A genome that was given up may be proposed again, to go on. Slots are categorical, the same in all trials.
+    Slots are categorical, the same in all trials. `again`: what was given up may be proposed again, to go on.
+    `same` says which choices give the same genome: of another family's slots, any would do.
     """
 
     drawn, around = 1000, 5  # candidates: so many at random, and those that differ in one slot from so many of the best
@@ -172,6 +174,8 @@ class Cokriging(optuna.samplers.BaseSampler):
     def __init__(self, seed: int, start_up: int) -> None:
         self._start_up, self._rng = start_up, np.random.default_rng(seed)
         self._independent = optuna.samplers.RandomSampler(seed=seed)
+        self.again = True
+        self.same: Callable[[dict[str, Any]], Hashable] = lambda params: tuple(params.values())
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """The slots of the first trial that has ended."""
@@ -183,15 +187,22 @@ class Cokriging(optuna.samplers.BaseSampler):
         seen = Seen.of(trials, search_space)
         if len(trials) < self._start_up or not (scores := seen.scores):
             return {}
-        known = scores.keys() | seen.dead
+        known = (scores.keys() if self.again else seen.values.keys()) | seen.dead
         candidates = [each for each in self._candidates(seen, search_space) if each not in known]
         if not candidates:
             return {}
         mean, deviation = Posterior(seen).predict(np.array(candidates))
         ahead = (mean - max(scores.values())) / deviation
         improvement = deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
-        best = candidates[int(np.argmax(improvement))]
-        return {name: slot.choices[place] for (name, slot), place in zip(search_space.items(), best, strict=True)}
+
+        def params(choices: Choices) -> dict[str, Any]:
+            return {
+                name: slot.choices[place] for (name, slot), place in zip(search_space.items(), choices, strict=True)
+            }
+
+        taken = {self.same(params(choices)) for choices in known}
+        best = (params(candidates[index]) for index in np.argsort(-improvement))
+        return next((each for each in best if self.same(each) not in taken), {})
 
     def _candidates(self, seen: Seen, slots: dict[str, Any]) -> list[Choices]:
         sizes = [len(slot.choices) for slot in slots.values()]

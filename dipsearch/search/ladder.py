@@ -43,6 +43,10 @@ class Pruned(DipsearchError):
     """A trial that is given up, with the reason why."""
 
 
+class Failed(Pruned):
+    """A trial whose fit failed."""
+
+
 @dataclass(frozen=True)
 class Ladder:
     """Rungs, each a share of the instances and a share of the iterations; the last is (1, 1).
@@ -101,6 +105,8 @@ class Ladder:
                     if (now := value(instance, mark)) is not None:
                         seen[instance, mark] = now
             trial.set_user_attr(SEEN, [(*fidelity, now) for fidelity, now in seen.items()])
+            if any((instance, iterations) not in seen for instance in order[:instances]):
+                continue  # past that rung
             reached = {instance: seen[instance, iterations] for instance in order[:instances]}
             if last:
                 break

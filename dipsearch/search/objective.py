@@ -20,7 +20,7 @@ from dipsearch.run import RunStore
 from dipsearch.search.cokriging import SEEN, Fidelity
 from dipsearch.search.evaluation import Protocol, failed
 from dipsearch.search.goals import GOALS
-from dipsearch.search.ladder import Ladder, Pruned, Reporter, imputed
+from dipsearch.search.ladder import Failed, Ladder, Pruned, Reporter, imputed
 from dipsearch.search.limits import Limits
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
@@ -55,15 +55,20 @@ class Objective:
 
         Pruned says why a trial was given up, or why the genome cannot be fitted.
         """
-        self.limits.check(self.protocol, genome, self.instances, trial)
-        self.screen(genome, trial)  # runs the network, so only where the limits allow that
+        if not self.known:  # else it has passed before
+            self.limits.check(self.protocol, genome, self.instances, trial)
+            self.screen(genome, trial)  # runs the network, so only where the limits allow that
         stored = [self.protocol.find(self.store, genome.key(), instance) for instance in self.instances]
         for run in stored:
             if run is not None and failed(run):
                 raise Pruned(f"{run['status']}: {run['reason']}")
-        if self.ladder is None:
-            return self._by_instance(genome, trial, stored)
-        return self._climb(self.ladder, genome, trial, stored)
+        try:
+            if self.ladder is None:
+                return self._by_instance(genome, trial, stored)
+            return self._climb(self.ladder, genome, trial, stored)
+        except Failed:
+            trial.set_user_attr(SEEN, [])  # what it promised does not count
+            raise
 
     def _values(self, runs: list[dict[str, Any]]) -> list[float]:
         return [float(sum(GOALS[goal].of(run) for run in runs) / len(runs)) for goal in self.goals]
@@ -75,7 +80,7 @@ class Objective:
         fits = Fits(self, genome, stored)
         end = self.protocol.recipe.iterations
         stages = ladder.stages(len(self.instances), end)
-        if any(stored):
+        if any(stored) and not ladder.learned:
             stages = [stage for stage in stages if stage[1] == end]
         estimate, whole = ladder.climb(stages, fits.value, trial, self.best(), self.known, self.order)
         return (self._values(fits.runs), True) if whole else ([estimate], False)
@@ -107,7 +112,7 @@ class Objective:
             yield
         except FitError as error:
             self.protocol.record_failure(self.store, self.name, genome, instance, error)
-            raise Pruned(f"{error.reason}: {error}") from None
+            raise Failed(f"{error.reason}: {error}") from None
 
 
 class Fits:

@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, subject_of, write_atomically
-from dipsearch.search.cokriging import DONE, SEEN, Fidelity, Seen, telling
+from dipsearch.search.cokriging import DONE, SEEN, Cokriging, Fidelity, Seen, telling
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
@@ -180,7 +180,9 @@ class Search:
             trial.set_user_attr("genome_key", genome.key())
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
             learned = self.ladder is not None and self.ladder.learned
-            known = self._seen(key) if learned else {}
+            known = self._seen(key)
+            trial.set_user_attr(SEEN, [(*fidelity, value) for fidelity, value in known.items()])
+            known = known if learned else {}
             before = None if known else self._before(key, trial.number)
             objective = Objective(
                 protocol,
@@ -234,6 +236,13 @@ class Search:
         except ValidationError as error:
             raise Pruned(f"no such {what}: {catalog.describe(error)}") from None
 
+    def _identity(self, chosen: dict[str, Any]) -> Hashable:
+        """What is the same for choices that give the same genome and recipe."""
+        try:
+            return self.settings.space.genome(chosen).key(), *self.settings.space.changes(chosen).items()
+        except ValidationError:
+            return tuple(chosen.items())
+
     def _before(self, key: str, number: int) -> tuple[list[float], bool] | None:
         """What a trial with the same subject was told without a whole fit, told again; a pruned one is pruned again.
 
@@ -278,6 +287,9 @@ class Search:
         seed = settings.seed + len(study.get_trials(deepcopy=False))
         if settings.around is None:
             study.sampler = SAMPLERS[self._sampler](seed, effort.start_up)
+            if isinstance(study.sampler, Cokriging):
+                study.sampler.again = self.ladder is not None and self.ladder.learned
+                study.sampler.same = self._identity
         else:
             study.sampler = Around(self._slots_of(settings.around), seed)
         self._requeue(study)
