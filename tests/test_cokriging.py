@@ -131,6 +131,38 @@ def test_it_proposes_what_is_not_known_and_goes_on_with_what_was_given_up():
     assert proposed(study) == (3, 3, 3)
 
 
+def test_copies_of_what_is_known_are_not_proposed():
+    """Slot c does nothing: the neighbours of the best in that slot are the best itself."""
+    sampler = Cokriging(0, 2)
+    sampler.same = lambda params: (params["a"], params["b"])
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for choices in every(2):
+        if choices[2] == 0:
+            told(study, choices, whole(choices))
+    assert proposed(study)[:2] not in {choices[:2] for choices in every(2)}
+    sampler.same = lambda params: 0
+    assert proposed(study) in every()  # nothing is left: at random
+
+
+def test_without_a_ladder_that_learns_what_was_given_up_stays_so():
+    sampler = Cokriging(0, 2)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    for choices in set(every()) - {(3, 3, 3), (0, 0, 1)}:
+        told(study, choices, whole(choices))
+    told(study, (3, 3, 3), {(1, EARLY): truth((3, 3, 3)) - 3})
+    assert proposed(study) == (3, 3, 3)
+    sampler.again = False
+    assert proposed(study) == (0, 0, 1)
+
+
+def test_values_that_are_not_finite_are_not_seen():
+    study = optuna.create_study()
+    told(study, (0, 0, 0), whole((0, 0, 0)) | {(1, EARLY): float("-inf")})
+    found = Seen.of(study.trials, study.trials[0].distributions)
+    assert (1, EARLY) not in found.values[0, 0, 0]
+    assert np.isfinite(Posterior(found).predict(np.array([(1, 1, 1)]))).all()
+
+
 def test_the_first_proposals_are_random_and_a_space_may_end():
     study = optuna.create_study(direction="maximize", sampler=Cokriging(0, 20))
     assert len({proposed(study) for _ in range(20)}) > 10
