@@ -37,11 +37,13 @@ def check(
         raise UsageError(f"{path_of(folder, task)}: no row that this version would make")
     found, threads = [], torch.get_num_threads()
     torch.set_num_threads(1)  # as they were made
-    for _, row in drawn.iterrows():
-        entry, instance = made[row["key"], row["digest"], row["seed"]]
-        again = measure(protocol, entry, instance).get("psnr", float("nan"))
-        found.append({"name": row["name"], "image": row["image"], "psnr": float(row["psnr"]), "again": again})
-        watch(len(found))
-    torch.set_num_threads(threads)
+    try:
+        for _, row in drawn.iterrows():
+            entry, instance = made[row["key"], row["digest"], row["seed"]]
+            again = measure(protocol, entry, instance).get("psnr", float("nan"))
+            found.append({"name": row["name"], "image": row["image"], "psnr": float(row["psnr"]), "again": again})
+            watch(len(found))
+    finally:
+        torch.set_num_threads(threads)
     table = pd.DataFrame(found, columns=["name", "image", "psnr", "again"])
     return table.assign(difference=table["again"] - table["psnr"])

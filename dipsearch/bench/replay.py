@@ -18,7 +18,7 @@ from dipsearch.bench import design
 from dipsearch.bench.table import SCORE, STEPS, load
 from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
-from dipsearch.search.cokriging import DONE, SEEN, Cokriging, Fidelity, Seen, telling
+from dipsearch.search.cokriging import SEEN, Cokriging, Fidelity, note, noted, order_of
 from dipsearch.search.ladder import LADDERS, Pruned
 from dipsearch.search.samplers import SAMPLERS
 from dipsearch.search.scores import SCORES
@@ -159,7 +159,7 @@ def replay(
                         screened.append(value)
                         if not Screen(plan.screen).passes(value, screened[:-1]):
                             raise Pruned("screen")
-                    order = _order(study, trial, stages) if ladder.learned else None
+                    order = order_of(study, trial, stages) if ladder.learned else None
                     told[row], done = ladder.climb(stages, fits, trial, of_best, before, order)
                     given_up = False
                     if done:
@@ -169,10 +169,10 @@ def replay(
                 except Pruned:
                     pruned.add(row)
                     given_up = True
-                seen[row] = before | {(i, at): value for i, at, value in trial.user_attrs.get(SEEN, ())}
+                seen[row] = before | noted(trial)
                 spent += fits.iterations
             else:
-                trial.set_user_attr(SEEN, [(*fidelity, value) for fidelity, value in seen.get(row, {}).items()])
+                trial.set_user_attr(SEEN, note(seen.get(row, {})))
             if given_up:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
@@ -201,11 +201,6 @@ class _Fits:
         if self._free[instance] and iterations < self._curves.steps[-1]:
             return None  # its run says what it was at the end
         return float(self._curves.honest[self._row, instance, step])
-
-
-def _order(study: optuna.Study, trial: optuna.Trial, stages: list[tuple[int, int]]) -> list[int]:
-    seen = Seen.of(study.get_trials(deepcopy=False, states=DONE), trial.distributions)
-    return telling(seen, stages[-1][0], stages[0][1])
 
 
 def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64, processes: int = 1) -> pd.DataFrame:

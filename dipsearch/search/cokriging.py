@@ -33,6 +33,16 @@ Fidelity = tuple[int, int]  # instance, iterations
 Choices = tuple[int, ...]  # the place of each slot's choice
 
 
+def note(values: dict[Fidelity, float]) -> list[tuple[int, int, float]]:
+    """What was seen, as the attribute `SEEN` of a trial holds it."""
+    return [(*fidelity, value) for fidelity, value in values.items()]
+
+
+def noted(trial: optuna.Trial | FrozenTrial) -> dict[Fidelity, float]:
+    """What a trial noted so."""
+    return {(instance, iterations): value for instance, iterations, value in trial.user_attrs.get(SEEN, ())}
+
+
 @dataclass(frozen=True)
 class Seen:
     """What the trials of a study have seen: values (dB) by fidelity, of each genome.
@@ -53,8 +63,7 @@ class Seen:
             if slots.keys() - trial.params.keys():
                 continue
             choices = tuple(int(slot.to_internal_repr(trial.params[name])) for name, slot in slots.items())
-            noted = trial.user_attrs.get(SEEN, ())
-            values = {(i, iterations): value for i, iterations, value in noted if math.isfinite(value)}
+            values = {fidelity: value for fidelity, value in noted(trial).items() if math.isfinite(value)}
             if values:
                 seen.setdefault(choices, {}).update(values)
             elif trial.state == TrialState.PRUNED:
@@ -160,6 +169,15 @@ def telling(seen: Seen, instances: int, iterations: int) -> list[int]:
         return as_they_are
     worth = {instance: told[instance, iterations] * (1.0 if instance else KEPT) for instance in as_they_are}
     return sorted(as_they_are, key=worth.__getitem__, reverse=True)
+
+
+def order_of(study: optuna.Study, trial: optuna.Trial, stages: list[tuple[int, int]]) -> list[int]:
+    """The instances in the order in which a trial tries them, by what the trials that have ended saw.
+
+    `stages` are (instances, iterations), of a ladder.
+    """
+    seen = Seen.of(study.get_trials(deepcopy=False, states=DONE), trial.distributions)
+    return telling(seen, stages[-1][0], stages[0][1])
 
 
 class Cokriging(optuna.samplers.BaseSampler):

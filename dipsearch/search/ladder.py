@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import optuna
 
 from dipsearch.error import DipsearchError
-from dipsearch.search.cokriging import SEEN, Fidelity, Promising
+from dipsearch.search.cokriging import SEEN, Fidelity, Promising, note
 
 # of an instance, after so many iterations; None where a fit is past them, and it was not noted
 Value = Callable[[int, int], float | None]
@@ -104,7 +104,7 @@ class Ladder:
                         continue
                     if (now := value(instance, mark)) is not None:
                         seen[instance, mark] = now
-            trial.set_user_attr(SEEN, [(*fidelity, now) for fidelity, now in seen.items()])
+            trial.set_user_attr(SEEN, note(seen))
             if any((instance, iterations) not in seen for instance in order[:instances]):
                 continue  # past that rung
             reached = {instance: seen[instance, iterations] for instance in order[:instances]}

@@ -20,7 +20,7 @@ from dipsearch import catalog
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, subject_of, write_atomically
-from dipsearch.search.cokriging import DONE, SEEN, Cokriging, Fidelity, Seen, telling
+from dipsearch.search.cokriging import DONE, SEEN, Cokriging, Fidelity, note, noted, order_of
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
@@ -181,7 +181,7 @@ class Search:
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
             learned = self.ladder is not None and self.ladder.learned
             known = self._seen(key)
-            trial.set_user_attr(SEEN, [(*fidelity, value) for fidelity, value in known.items()])
+            trial.set_user_attr(SEEN, note(known))
             known = known if learned else {}
             before = None if known else self._before(key, trial.number)
             objective = Objective(
@@ -260,14 +260,12 @@ class Search:
     def _seen(self, key: str) -> dict[Fidelity, float]:
         """What trials of a subject saw, at each fidelity."""
         trials = self._study.get_trials(deepcopy=False)
-        seen = [trial.user_attrs.get(SEEN, ()) for trial in trials if trial.user_attrs.get("subject") == key]
-        return {(instance, iterations): value for each in seen for instance, iterations, value in each}
+        own = (trial for trial in trials if trial.user_attrs.get("subject") == key)
+        return {fidelity: value for trial in own for fidelity, value in noted(trial).items()}
 
     def _order(self, ladder: Ladder, trial: optuna.Trial) -> list[int]:
         """The instances, the most telling first."""
-        seen = Seen.of(self._study.get_trials(deepcopy=False, states=DONE), trial.distributions)
-        (_, iterations), *_ = ladder.stages(len(self.instances), self.protocol.recipe.iterations)
-        return telling(seen, len(self.instances), iterations)
+        return order_of(self._study, trial, ladder.stages(len(self.instances), self.protocol.recipe.iterations))
 
     def _open(self) -> optuna.Study:
         effort, settings = self.settings.effort, self.settings
