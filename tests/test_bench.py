@@ -6,6 +6,9 @@ import numpy as np
 import optuna
 import pandas as pd
 import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
 from studies import write_space, write_task
 
 from dipsearch import catalog
@@ -40,8 +43,10 @@ TEMPLATE = {
 @pytest.fixture
 def small(room, monkeypatch):
     """A tiny DIPBench: a task with its preset, eight genomes, two sampled ones, one that is built in."""
+    for path in room.glob("*.png"):
+        Image.open(path).resize((32, 32), Image.Resampling.BICUBIC).save(path)
     recipe = {"iterations": 20, "stop": "held-out", "held_out": 0.2, "patience": 20, "precision": "float32"}
-    write_task(room, bench={"trials": 4, "timeout": 600, "images": 2, "size": 16, "recipe": recipe})
+    write_task(room, bench={"trials": 4, "timeout": 600, "images": 2, "shrink": 2, "size": 16, "recipe": recipe})
     whole = write_space(room, "whole", GENES, TEMPLATE)
     sampled = write_space(room, "sampled", {"kernel": [1, 3, 5]}, TEMPLATE | {
         "depth": 1, "channels_down": 2, "channels_up": 2, "upsample": "bicubic", "kernel_up": "$kernel",
@@ -86,10 +91,11 @@ def test_the_fits_are_every_genome_once_and_a_quarter_again(small):
     entries = design.entries(protocol.effort)
     assert [entry.origin == "named" for entry in entries] == [False] * 10 + [True]
     assert len({entry.genome.key() for entry in entries}) == 11
-    once = [each for each in made if each[1].repeat == 0]
-    again = [each for each in made if each[1].repeat == 1]
-    assert len(once) == 11 * 2 and made[: len(once)] == once
-    assert len(again) == 3 * 2 and all(entry.origin != "named" for entry, _ in again)
+    whole, sampled, named = entries[:8], entries[8:10], entries[10:]
+    expected = [(entry, 0, 16) for entry in whole] + [(entry, 1, 16) for entry in whole[::4]]
+    expected += [(whole[0], 0, 32)] + [(entry, 0, 16) for entry in sampled + named] + [(sampled[0], 1, 16)]
+    assert [(entry, each.repeat, each.shape[1]) for entry, each in made[::2]] == expected
+    torch.testing.assert_close(F.avg_pool2d(made[20][1].truth, 2), made[0][1].truth)
     assert made[0][0] == made[1][0] and made[0][1].image != made[1][1].image
     assert [entry.genome.key() for entry, _ in design.fits(protocol)] == [entry.genome.key() for entry, _ in made]
 
@@ -99,14 +105,14 @@ def test_the_fits_are_every_genome_once_and_a_quarter_again(small):
 
 def test_parts_are_made_apart_and_packed_together(small):
     folder, task = small / "bench", task_of(small)
-    assert collect(folder, task, part=(0, 2), budget=0) == 14
+    assert collect(folder, task, part=(0, 2), budget=0) == 15
     assert collect(folder, task, part=(0, 2)) == 0
-    assert len(part_rows(folder, task)) == 14
+    assert len(part_rows(folder, task)) == 15
     with part_path(folder, task, 0, 2).open("a") as file:
         file.write('{"key": "torn')  # as an interruption leaves it
     assert collect(folder, task, part=(1, 2)) == 0
     table = pack(folder, task)
-    assert len(table) == 28 and len(have(folder, task)) == 28
+    assert len(table) == 30 and len(have(folder, task)) == 30
     assert not table.duplicated(["key", "digest", "seed"]).any()
     part_path(folder, task, 0, 2).unlink()
     part_path(folder, task, 1, 2).unlink()
@@ -139,7 +145,7 @@ def test_rows_are_made_again(small, capsys):
     pack(folder, task)
     found = check(folder, task, rows=3, seed=1)
     assert len(found) == 3 and found["difference"].abs().max() < 1e-4  # kept as float32
-    assert len(check(folder, task, rows=99)) == 28
+    assert len(check(folder, task, rows=99)) == 30
     command = ["bench", "check", "--task", task, "--folder", str(folder), "--rows", "2"]
     assert main(command) == 0
     assert "difference" in capsys.readouterr().out
@@ -152,7 +158,7 @@ def test_rows_are_made_again(small, capsys):
 def test_the_command_line_makes_and_reports(small, capsys):
     folder, task = str(small / "bench"), task_of(small)
     assert main(["bench", "collect", "--task", task, "--folder", folder]) == 0
-    assert "28 rows; 0 of this part are missing" in capsys.readouterr().out
+    assert "30 rows; 0 of this part are missing" in capsys.readouterr().out
     assert main(["bench", "collect", "--task", task, "--folder", folder, "--part", "2/2"]) == 2
     assert main(["bench", "replay", "--task", "inpaint", "--folder", folder]) == 2
     assert "make it with" in capsys.readouterr().err
@@ -237,7 +243,7 @@ def test_a_genome_that_was_seen_costs_nothing(landscape):
     finally:
         del SAMPLERS["same"]
     assert run.iterations[-1] == landscape.full
-    assert len(run.iterations) == 4 * len(landscape.rows)
+    assert len(run.iterations) == 1 + replay.STUCK
 
 
 def test_what_a_trajectory_reaches_and_when():
@@ -265,7 +271,14 @@ def table():
             for repeat in range(2 if number % 4 == 0 else 1):
                 score = number + (0.1 if picture == "a" else 0.0)
                 rows.append(
-                    {"key": f"{number:02}", "digest": picture, "seed": repeat, "repeat": repeat, "origin": "bench"}
+                    {
+                        "key": f"{number:02}",
+                        "image": picture,
+                        "size": 64,
+                        "seed": repeat,
+                        "repeat": repeat,
+                        "origin": "bench",
+                    }
                     | {"status": "ok", "psnr": score, "final_psnr": -score, "oracle_psnr": score + 1}
                     | {"held_out": 1 / (1 + score), "parameters": 40 - number, "gflop": 1.0 + number}
                     | {"seconds": rng.random(), "score_noise": rng.random(), "honest_10": score**2}
@@ -281,7 +294,11 @@ def test_known_rank_correlations(table, origin="bench"):
     assert said.loc["final_psnr", "least"] == pytest.approx(-1)
     assert abs(said.loc["score_noise", "mean"]) < 0.3
     assert said.loc["another seed", "genomes"] == 10 and said.loc["honest_10", "genomes"] == 40
-    swapped = table.assign(held_out=table["held_out"].where(table["digest"] == "a", 1 / table["held_out"]))
+    larger = table[table["key"] < "20"].assign(size=128, psnr=-table["psnr"])
+    said = correlations(pd.concat([table, larger], ignore_index=True)).set_index("number")
+    assert said.loc["64 px for 128", "mean"] == pytest.approx(-1) and said.loc["64 px for 128", "genomes"] == 20
+    assert said.loc["honest_10", "mean"] == pytest.approx(1) and said.loc["honest_10", "genomes"] == 40
+    swapped = table.assign(held_out=table["held_out"].where(table["image"] == "a", 1 / table["held_out"]))
     said = correlations(swapped).set_index("number")
     assert said.loc["held_out", "least"] == pytest.approx(-1) and said.loc["held_out", "greatest"] == pytest.approx(1)
 
@@ -299,8 +316,9 @@ def test_the_report_is_written_beside_the_tables(small, capsys):
     pack(folder, task)
     assert len(curves(folder, task).rows) == 8
     text = write_report(folder, repeats=2).read_text()
-    assert "## task" in text and "28 fits of 11 genomes (8 of space" in text
+    assert "## task" in text and "30 fits of 11 genomes (8 of space" in text
     assert "| tpe, halving |" in text and "| ceiling | another seed |" in text
+    assert "| small size | 16 px for 32 |" in text
 
 
 # Zero-cost scores

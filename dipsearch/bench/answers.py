@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from dipsearch.bench.table import SCORE
+from dipsearch.bench.table import SCORE, smallest
 from dipsearch.metric import from_mse
 from dipsearch.run import OK
 
@@ -15,17 +15,19 @@ def correlations(table: pd.DataFrame, *, origin: str | None = None, truth: str =
     Held-out errors count in dB, as in a search.
 
     Args:
-        table: of one task; the first seed counts, except for the last row.
+        table: of one task; the first seed and the smaller size count, except for the last rows.
         truth: the column to be predicted: the honest `psnr`.
 
     Returns:
         A row for each number: its `kind`, mean, least and greatest tau over pictures (`mean`, `least`, `greatest`),
         tau of its means over pictures (`of means`), and the number of genomes. The kind `ceiling` is the same fit
-        with another seed: what no predictor can beat by much.
+        with another seed: what no predictor can beat by much. The kind `small size` is the fit of the small picture as
+        a predictor of that of the larger one.
     """
     table = table[(table["status"] == OK) & (True if origin is None else table["origin"] == origin)]
-    table = table.assign(key=table["key"].astype(str), digest=table["digest"].astype(str))
-    once, again = table[table["repeat"] == 0], table[table["repeat"] == 1]
+    table = table.assign(key=table["key"].astype(str), image=table["image"].astype(str))
+    small, first = table.index.isin(smallest(table).index), table["repeat"] == 0
+    once, again, larger = table[small & first], table[small & ~first], table[~small & first]
     rows = []
     for kind, column in _numbers(once):
         number = once[column].map(from_mse, na_action="ignore") if column.startswith(HELD.rstrip("_")) else once[column]
@@ -33,6 +35,9 @@ def correlations(table: pd.DataFrame, *, origin: str | None = None, truth: str =
     if not again.empty:
         other = _taus(once, again.assign(number=again[truth]), truth)
         rows.append({"kind": "ceiling", "number": "another seed", **other})
+    if not larger.empty:
+        fine = _taus(larger, once.assign(number=once[truth]), truth)
+        rows.append({"kind": "small size", "number": f"{once['size'].max()} px for {larger['size'].max()}", **fine})
     return pd.DataFrame(rows)
 
 
@@ -45,13 +50,13 @@ def _numbers(table: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _taus(table: pd.DataFrame, numbers: pd.DataFrame, truth: str) -> dict[str, float]:
-    """Tau over the genomes that both have, picture by picture and of means."""
+    """Tau over the genomes that both have, picture by picture and of means over pictures."""
     wide = [
-        each.pivot(index="key", columns="digest", values=column)
+        each.pivot(index="key", columns="image", values=column)
         for each, column in ((table, truth), (numbers, "number"))
     ]
     true, cheap = wide[0].align(wide[1], join="inner")
-    each = [_tau(true[digest], cheap[digest]) for digest in true]
+    each = [_tau(true[image], cheap[image]) for image in true]
     whole = true.notna().all(axis=1) & cheap.notna().all(axis=1)
     means = _tau(true[whole].mean(axis=1), cheap[whole].mean(axis=1))
     return {

@@ -32,6 +32,7 @@ def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str
         "image": instance.image,
         "digest": instance.digest,
         "repeat": instance.repeat,
+        "size": max(instance.shape[1:]),
         "seed": instance.seed,
         "parameters": price.parameters,
         "gflop": round(price.gflop, 5),

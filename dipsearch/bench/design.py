@@ -1,8 +1,9 @@
 """What is in DIPBench: which genomes, on which pictures, with which seeds. The preset `bench` of a task says how."""
 
+import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dipsearch import catalog
 from dipsearch.error import UsageError
@@ -15,8 +16,11 @@ from dipsearch.task import Observation, SearchEffort, load_task
 
 PRESET = "bench"
 WHOLE, SAMPLED = "bench", "wide"  # the space that is enumerated whole, the one that is sampled
+NAMED = "named"
 SAMPLES = 100
 TWICE = 4  # every so many genomes of the two spaces have a second seed
+LARGER = 10  # every so many of `bench` are fitted to the same parts of the pictures at `FACTOR` times the resolution
+FACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,15 @@ def protocol_of(task: str) -> Protocol:
 
 
 def observations(protocol: Protocol) -> list[list[Observation]]:
-    """The observations of the first seed, then those of the second."""
-    images = list(protocol.task.images.search[: protocol.effort.images])
+    """The observations of the first seed, those of the second, and larger ones of the first."""
+    effort = protocol.effort
+    images = list(protocol.task.images.search[: effort.images])
     everything = protocol.observe(images, seed=0, repeats=2)
-    return [everything[: len(images)], everything[len(images) :]]
+    larger = []
+    if effort.size and effort.shrink % FACTOR == 0:
+        finer = effort.model_copy(update={"shrink": effort.shrink // FACTOR, "size": effort.size * FACTOR})
+        larger = replace(protocol, effort=finer).observe(images, seed=0, repeats=1)
+    return [everything[: len(images)], everything[len(images) :], larger]
 
 
 def entries(effort: SearchEffort) -> list[Entry]:
@@ -67,17 +76,21 @@ def entries(effort: SearchEffort) -> list[Entry]:
         genome = sampled.sample(seed)
         add(Entry(f"{SAMPLED}-{genome.key()[:6]}", SAMPLED, genome))
     for name in catalog.names("genomes"):
-        add(Entry(name, "named", load_genome(name)))
+        add(Entry(name, NAMED, load_genome(name)))
     return list(found.values())
 
 
 def fits(protocol: Protocol) -> Iterator[tuple[Entry, Observation]]:
-    """Every fit of the table, in the order in which they are made: all genomes once, then some again."""
-    once, again = observations(protocol)
+    """Every fit of the table, in the order in which they are made: those of the space `bench` first."""
+    once, again, larger = observations(protocol)
     everything = entries(protocol.effort)  # type: ignore[arg-type]
-    for entry in everything:
-        for instance in once:
-            yield entry, instance
-    for entry in [entry for entry in everything if entry.origin != "named"][::TWICE]:
-        for instance in again:
-            yield entry, instance
+    whole, sampled, named = ([each for each in everything if each.origin == name] for name in (WHOLE, SAMPLED, NAMED))
+    for some, instances in (
+        (whole, once),
+        (whole[::TWICE], again),
+        (whole[::LARGER], larger),
+        (sampled, once),
+        (named, once),
+        (sampled[::TWICE], again),
+    ):
+        yield from itertools.product(some, instances)

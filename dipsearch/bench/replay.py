@@ -2,7 +2,7 @@
 
 import bisect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from dipsearch.bench import design
-from dipsearch.bench.table import SCORE, STEPS, load
+from dipsearch.bench.table import SCORE, STEPS, load, smallest
 from dipsearch.error import UsageError, unknown
 from dipsearch.run import OK
 from dipsearch.search.cokriging import SEEN, Cokriging, Fidelity, note, noted, order_of
@@ -26,6 +26,7 @@ from dipsearch.search.screen import Screen
 from dipsearch.space import Space, load_space
 
 START_UP = 8
+STUCK = 64  # trials in a row that cost nothing, after which a search has come to its end
 SHARES = (1 / 32, 1 / 16, 1 / 6, 1 / 2)  # of the random search's iterations
 
 
@@ -51,11 +52,11 @@ class Curves:
 
 
 def curves(folder: Path, task: str) -> Curves:
-    """The curves of the genomes of `bench` that have every picture, first seed, pictures in the order of the task.
+    """The curves of the genomes of `bench` that have every picture, pictures in the order of the task.
 
-    A failed fit scores 0 dB.
+    The first seed and the smaller size count. A failed fit scores 0 dB.
     """
-    table = load(folder, task)
+    table = smallest(load(folder, task))
     table = table[(table["origin"] == design.WHOLE) & (table["repeat"] == 0)].astype({"key": str, "image": str})
     steps = tuple(step for step in STEPS if f"honest_{step}" in table)
     protocol = design.protocol_of(task)
@@ -119,7 +120,7 @@ def plans(samplers: Sequence[str] = (), pruners: Sequence[str] = ()) -> list[Pla
 def replay(
     curves: Curves, plan: Plan, *, seed: int, budget: float, goal: float = float("inf"), least: float = 0.0
 ) -> Trajectory:
-    """Search the table with Optuna until `budget` iterations are spent, or 4 trials a genome were asked for.
+    """Search the table with Optuna until `budget` iterations are spent, or `STUCK` trials in a row cost nothing.
 
     With a `goal`, only until a score is as good, but for at least `least` iterations. A genome that was seen
     before costs nothing: a search looks it up.
@@ -139,11 +140,9 @@ def replay(
         stages = ladder.stages(curves.honest.shape[1], curves.steps[-1])
         told, whole, pruned, screened = dict[int, float](), set[int](), set[int](), list[float]()
         seen: dict[int, dict[Fidelity, float]] = {}
-        spent, best, of_best = 0, float("-inf"), dict[int, float]()
-        costs, bests = [], []
-        for _ in range(4 * len(curves.rows)):
-            if spent >= budget or (best >= goal and spent >= least):
-                break
+        spent, idle, best, of_best = 0, 0, float("-inf"), dict[int, float]()
+        costs, bests = list[int](), list[float]()
+        while spent < budget and (best < goal or spent < least) and idle < STUCK:
             trial = study.ask()
             key = curves.space.genome(curves.space.suggest(trial.suggest_categorical)).key()  # type: ignore[arg-type]
             if (row := curves.rows.get(key)) is None:
@@ -177,6 +176,7 @@ def replay(
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
                 study.tell(trial, told[row])
+            idle = idle + 1 if costs[-1:] == [spent] else 0
             costs.append(spent)
             bests.append(best)
     return Trajectory(np.array(costs), np.array(bests))
@@ -203,11 +203,19 @@ class _Fits:
         return float(self._curves.honest[self._row, instance, step])
 
 
-def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 64, processes: int = 1) -> pd.DataFrame:
+def compare(
+    curves: Curves,
+    plans: Sequence[Plan],
+    *,
+    repeats: int,
+    fits: int = 64,
+    processes: int = 1,
+    watch: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
     """How soon each plan's search reaches what random search without pruning reaches in the median with `fits` full
     fits of every picture, over `repeats` seeds, as a share of the iterations of those fits.
 
-    Several `processes` share the seeds.
+    Several `processes` share the searches; `watch` is told how many of how many have been replayed.
 
     Returns:
         A row for each plan: the median and quartiles of that share (infinity: not reached), how many searches
@@ -224,7 +232,10 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
         for plan in plans
         for seed in range(repeats)
     ]
-    everything = _done(jobs, processes)
+    everything = []
+    for run in _done(jobs, processes):
+        everything.append(run)
+        watch(len(everything), len(jobs))
     rows = []
     for place, plan in enumerate(plans):
         runs = everything[place * repeats : (place + 1) * repeats]
@@ -245,12 +256,13 @@ def compare(curves: Curves, plans: Sequence[Plan], *, repeats: int, fits: int = 
     return pd.DataFrame(rows).assign(seeds=repeats, goal=goal)
 
 
-def _done(jobs: Sequence[Callable[[], Trajectory]], processes: int) -> list[Trajectory]:
+def _done(jobs: Sequence[Callable[[], Trajectory]], processes: int) -> Iterator[Trajectory]:
     if processes == 1:
-        return [job() for job in jobs]
+        yield from map(_call, jobs)
+        return
     # not forked: torch's threads do not survive that
     with ProcessPoolExecutor(processes, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(pool.map(_call, jobs))
+        yield from pool.map(_call, jobs)
 
 
 def _call(job: Callable[[], Trajectory]) -> Trajectory:

@@ -13,7 +13,7 @@ STEPS = (10, 20, 30, 40, 60, 80, 120, 160, 240, 320)  # iterations at which a cu
 PARTS = "parts"
 SCORE = "score_"  # what the columns of zero-cost scores begin with
 KEYS = ["key", "digest", "seed"]  # what makes a row the same as another
-FACTS = ["name", "origin", "genome", "image", "repeat", "parameters", "gflop", "status"]
+FACTS = ["name", "origin", "genome", "image", "repeat", "size", "parameters", "gflop", "status"]
 WORDS = ("name", "origin", "genome", "image", "key", "digest", "status")  # few different values each: categories
 PRECISE = ("seed", "gflop")
 
@@ -31,7 +31,8 @@ def part_path(folder: Path, task: str, index: int, count: int) -> Path:
 def load(folder: Path, task: str) -> pd.DataFrame:
     """The table of a task, a row for each fit.
 
-    Columns: `key`, `name`, `origin` (the space, or `named`), `genome` (JSON), `image`, `digest`, `repeat`, `seed`;
+    Columns: `key`, `name`, `origin` (the space, or `named`), `genome` (JSON), `image`, `digest`, `repeat`, `seed`,
+    `size` (pixels: the longer side);
     `psnr` (honest: where the held-out error was least), `final_psnr` (at the budget's end), `oracle_psnr` and
     `oracle_iteration` (not honest), `held_out` (least mean square error on held-out pixels), `chosen`;
     `average_N`, `honest_N`, `held_out_N` at iteration N: PSNR of the averaged output, of the answer under the
@@ -45,6 +46,11 @@ def load(folder: Path, task: str) -> pd.DataFrame:
     if not path.exists():
         raise UsageError(f"{path}: no such table; make it with: dipsearch bench collect --task {task}")
     return _read(path)
+
+
+def smallest(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each picture at the least size that it has."""
+    return table[table["size"] == table.groupby("image", observed=True)["size"].transform("min")]
 
 
 def pack(folder: Path, task: str) -> pd.DataFrame:

@@ -92,10 +92,13 @@ def replay(
 ) -> int:
     """Replay whole searches on a task's table: how soon they find what random search finds with many full fits."""
     from dipsearch.bench.replay import compare, curves, plans
+    from dipsearch.cli.terminal import reporting
     from dipsearch.report.dipbench import replays
 
-    chosen = plans(sampler, pruner)
-    table = compare(curves(folder, task_name), chosen, repeats=repeats, fits=fits, processes=os.cpu_count() or 1)
+    chosen, found = plans(sampler, pruner), curves(folder, task_name)
+    with reporting() as reporter:
+        watch = lambda done, total: reporter.update(done, total, f"search {done}/{total}")  # noqa: E731
+        table = compare(found, chosen, repeats=repeats, fits=fits, processes=os.cpu_count() or 1, watch=watch)
     click.echo(replays(table))
     return 0
 
@@ -111,7 +114,11 @@ def replay(
 )
 def report(folder: Path, repeats: int) -> int:
     """Write what the tables say into README.md beside them: replays and rank correlations of each task."""
+    from dipsearch.cli.terminal import reporting
     from dipsearch.report.dipbench import write_report
 
-    click.echo(f"wrote {write_report(folder, repeats=repeats, processes=os.cpu_count() or 1)}")
+    with reporting() as reporter:
+        watch = lambda task, done, total: reporter.update(done, total, f"{task}: search {done}/{total}")  # noqa: E731
+        path = write_report(folder, repeats=repeats, processes=os.cpu_count() or 1, watch=watch)
+    click.echo(f"wrote {path}")
     return 0

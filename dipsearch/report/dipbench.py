@@ -1,6 +1,7 @@
 """What DIPBench says, as Markdown: replays and rank correlations of each task, written beside the tables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,12 +15,19 @@ from dipsearch.run import environment, write_atomically
 from dipsearch.search.study import DEFAULT_LADDER, DEFAULT_SAMPLER
 
 FEWER = 10  # one seed in so many for all but the default search
+Watch = Callable[[str, int, int], None]  # a task, and how many of how many of its searches have been replayed
 
 
-def write_report(folder: Path, *, repeats: int, processes: int = 1) -> Path:
+def write_report(
+    folder: Path,
+    *,
+    repeats: int,
+    processes: int = 1,
+    watch: Watch = lambda task, done, total: None,
+) -> Path:
     """Write README.md beside the tables; its path."""
     path = folder / "README.md"
-    text = "\n".join(_lines(folder, repeats, processes)) + "\n"
+    text = "\n".join(_lines(folder, repeats, processes, watch)) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return path
 
@@ -35,7 +43,7 @@ def replays(table: pd.DataFrame) -> str:
     return f"Goal: {table['goal'].iloc[0]:.2f} dB.\n\n{piped(shown)}"
 
 
-def _lines(folder: Path, repeats: int, processes: int) -> Iterator[str]:
+def _lines(folder: Path, repeats: int, processes: int, watch: Watch) -> Iterator[str]:
     machine = environment()
     yield "# DIPBench"
     yield ""
@@ -43,10 +51,10 @@ def _lines(folder: Path, repeats: int, processes: int) -> Iterator[str]:
     yield "`dipsearch bench collect --task NAME` makes. Replays and correlations ran on optuna"
     yield f"{machine['optuna']}; scores are honest PSNR (the averaged output where held-out pixels are predicted best)."
     for path in sorted(folder.glob("*.parquet")):
-        yield from _task(folder, path.stem, repeats, processes)
+        yield from _task(folder, path.stem, repeats, processes, watch)
 
 
-def _task(folder: Path, task: str, repeats: int, processes: int) -> Iterator[str]:
+def _task(folder: Path, task: str, repeats: int, processes: int, watch: Watch) -> Iterator[str]:
     table, found = load(folder, task), curves(folder, task)
     effort, recipe = design.protocol_of(task).effort, design.protocol_of(task).recipe
     yield ""
@@ -65,10 +73,9 @@ def _task(folder: Path, task: str, repeats: int, processes: int) -> Iterator[str
     yield ""
     default = Plan(DEFAULT_SAMPLER, DEFAULT_LADDER)
     others = [plan for plan in plans() if plan != default]
-    few = max(1, repeats // FEWER)
     tables = [
-        compare(found, [default], repeats=repeats, processes=processes),
-        compare(found, others, repeats=few, processes=processes),
+        compare(found, some, repeats=seeds, processes=processes, watch=partial(watch, task))
+        for some, seeds in (([default], repeats), (others, max(1, repeats // FEWER)))
     ]
     yield replays(pd.concat(tables).sort_values("median", kind="stable"))
     for origin, words in (
