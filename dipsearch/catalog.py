@@ -25,8 +25,9 @@ FOLDERS = {
     "search_spaces": ("search_spaces",),
     "tasks": ("tasks",),
     "genomes": ("dipsearch/genomes", "results/genomes"),
+    "datasets": ("dipsearch/datasets",),
 }
-NOUNS = {"search_spaces": "space", "tasks": "task", "genomes": "genome"}
+NOUNS = {"search_spaces": "space", "tasks": "task", "genomes": "genome", "datasets": "data set"}
 
 
 def folders(kind: str) -> list[Traversable]:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from dipsearch import dataset
 from dipsearch.error import UsageError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -20,9 +21,13 @@ GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
 
 def expand(paths: list[str]) -> list[str]:
-    """Files and folders to a list of pictures; a folder stands for its pictures, sorted by name."""
+    """Names, files and folders to a list of pictures; a folder stands for its pictures, sorted by name, and `SET:` for
+    those of a data set."""
     found: list[str] = []
     for path in paths:
+        if dataset.is_data(path):
+            found += dataset.expand(path)
+            continue
         if path.startswith(SKIMAGE) or not Path(path).is_dir():
             found.append(path)
             continue
@@ -35,13 +40,21 @@ def expand(paths: list[str]) -> list[str]:
     return found
 
 
+def has_name(name: str) -> bool:
+    """Whether a picture is called by a name (`skimage:NAME`, `SET:NAME`), and not by a path."""
+    return name.startswith(SKIMAGE) or dataset.is_data(name)
+
+
 def normal(name: str) -> str:
     """One name for one picture: `./a.png` and `a.png` are the same."""
-    return name if name.startswith(SKIMAGE) else os.path.normpath(name)
+    return name if has_name(name) else os.path.normpath(name)
 
 
 def locate(name: str) -> Path:
-    """The file of a picture: a path, or `skimage:NAME` for one that scikit-image carries inside its wheel."""
+    """The file of a picture: a path, `skimage:NAME` for one that scikit-image carries inside its wheel, or
+    `SET:NAME` for one of a data set."""
+    if dataset.is_data(name):
+        return dataset.locate(name)
     if not name.startswith(SKIMAGE):
         return Path(name)
     spec = importlib.util.find_spec("skimage")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from dipsearch.cli.bench import bench_group
+from dipsearch.cli.data import data_group
 from dipsearch.cli.inspect import explain, export_group, leaderboard, list_command, show
 from dipsearch.cli.options import INTERRUPTED, program
 from dipsearch.cli.rerun import rerun
@@ -28,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (search, rerun, leaderboard, explain, bench_group, export_group, list_command, show):
+for command in (search, rerun, leaderboard, explain, bench_group, data_group, export_group, list_command, show):
     cli.add_command(command)
 
 

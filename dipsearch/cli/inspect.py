@@ -95,9 +95,10 @@ def export_genome(name: str, task_name: str, output: Path | None, out: Path) -> 
 
 
 @click.command(name="list")
-@click.argument("kind", type=click.Choice(["spaces", "tasks", "genomes", "operators"]))
+@click.argument("kind", type=click.Choice(["spaces", "tasks", "genomes", "operators", "datasets"]))
 def list_command(kind: str) -> None:
-    """List what can be named: spaces (with their size and source), tasks, genomes or operators."""
+    """List what can be named: spaces (with their size and source), tasks, genomes, operators or data
+    sets."""
     if kind == "operators":
         from dipsearch.operator import OPERATORS
 

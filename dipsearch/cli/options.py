@@ -1,5 +1,6 @@
 """Options that several commands share, and the leaderboard that several print."""
 
+import os
 import shlex
 import shutil
 import sys
@@ -42,6 +43,22 @@ precision = click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     help="What networks compute in; auto: the faster on this machine.  [default: auto]",
+)
+
+
+def _use_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:
+    from dipsearch.dataset import VARIABLE
+
+    if value is not None:
+        os.environ[VARIABLE] = str(value)  # other processes of this command read it, too
+
+
+data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    expose_value=False,
+    callback=_use_folder,
+    help="Folder of data sets.  [default: $DIPSEARCH_DATA, or a folder of your cache]",
 )
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--stop", metavar="RULE", help="fixed, es-wmv, es-emv, held-out, or discrepancy (which needs --sigma).")
 @click.option("--sigma", type=click.FloatRange(0, 255, min_open=True), help="Noise level told to the rule, of 255.")
 @options.precision
+@options.data_dir
 @options.images("evaluation")
 @options.seed
 @options.device

@@ -42,6 +42,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--sampler", default="auto", show_default=True, help="cokriging, tpe, random, nsga2, gp or qmc.")
 @click.option("--pruner", default="auto", show_default=True, help="none, halving, steep, promising or wilcoxon.")
 @click.option("--screen", metavar="SCORE", help="Fit only genomes in the better half by a zero-cost score.")
+@options.data_dir
 @options.images("search")
 @options.seed
 @options.device
