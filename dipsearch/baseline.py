@@ -77,10 +77,42 @@ def bicubic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     return _tensor(np.stack(planes, axis=-1))
 
 
+PIXEL_STEPS, PIXEL_RATE, TV_WEIGHT = 2000, 0.01, 1e-7
+
+
+def no_prior(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """The pixels themselves, fitted to the observation by Adam (the deep image prior's comparison, released code)."""
+    return _fitted_pixels(y, operator, "no-prior", weight=0.0)
+
+
+def tv_prior(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """As `no-prior`, with 1e-7 times the sum of total variation, isotropic."""
+    return _fitted_pixels(y, operator, "tv-prior", weight=TV_WEIGHT)
+
+
+def _fitted_pixels(y: Tensor, operator: nn.Module, baseline: str, *, weight: float) -> Tensor:
+    _needs(operator, "factor", baseline)
+    factor = int(operator.factor)  # type: ignore[arg-type]
+    shape = (1, y.shape[1], y.shape[2] * factor, y.shape[3] * factor)
+    x = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 0.1).requires_grad_()
+    adam = torch.optim.Adam([x], lr=PIXEL_RATE)
+    for _ in range(PIXEL_STEPS):
+        adam.zero_grad()
+        loss = (operator(x) - y).square().mean()
+        if weight:
+            rows, columns = x[..., 1:, :-1] - x[..., :-1, :-1], x[..., :-1, 1:] - x[..., :-1, :-1]
+            loss = loss + weight * (rows.square() + columns.square() + 1e-12).sqrt().sum()
+        loss.backward()
+        adam.step()
+    return x.detach().clamp(0, 1)
+
+
 BASELINES: dict[str, Callable[[Tensor, nn.Module, float], Tensor]] = {
     "observation": observation,
     "non-local-means": non_local_means,
     "total-variation": total_variation,
     "biharmonic": biharmonic,
     "bicubic": bicubic,
+    "no-prior": no_prior,
+    "tv-prior": tv_prior,
 }

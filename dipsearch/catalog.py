@@ -26,8 +26,11 @@ FOLDERS = {
     "tasks": ("tasks",),
     "genomes": ("dipsearch/genomes", "results/genomes"),
     "datasets": ("dipsearch/datasets",),
+    "tables": ("dipsearch/tables",),
 }
-NOUNS = {"search_spaces": "space", "tasks": "task", "genomes": "genome", "datasets": "data set"}
+NOUNS = {
+    "search_spaces": "space", "tasks": "task", "genomes": "genome", "datasets": "data set", "tables": "table",
+}  # fmt: skip
 
 
 def folders(kind: str) -> list[Traversable]:

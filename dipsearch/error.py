@@ -11,6 +11,10 @@ class UsageError(DipsearchError, ValueError):
     """The request itself is wrong: an unknown name, a malformed file, pictures that do not fit."""
 
 
+class Paused(DipsearchError):
+    """A slice of time is over. What is under way was kept, and goes on from there."""
+
+
 class FitError(DipsearchError):
     """A fit that could not be finished. `reason` is the word stored in the run, beside what had gone wrong by then."""
 

@@ -7,6 +7,7 @@ A task names an operator with its options; `OPERATORS` maps the name to those op
 operator for a picture.
 """
 
+import io
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
@@ -97,7 +98,8 @@ class MaskOptions(Options):
 
     missing: float = Field(0.5, ge=0, lt=1, description="probability that a pixel is a hole")
     per_channel: bool = Field(False, description="draw each channel on its own")
-    file: str | None = Field(None, description="white = hole, black = known")
+    file: str | None = Field(None, description="a picture, black and white")
+    white: Literal["hole", "known"] = Field("hole", description="what white means in the file")
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:
@@ -106,8 +108,13 @@ class MaskOptions(Options):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """With a file's pixels in place of its path."""
-        return super().identity() | ({} if self.file is None else {"file": digest(read_mask(self.file))})
+        """With what a file says is known in place of its path."""
+        plain = {name: value for name, value in super().identity().items() if name != "white"}
+        return plain | ({} if self.file is None else {"file": digest(self._read())})
+
+    def _read(self) -> Tensor:
+        known = read_mask(str(self.file))
+        return known if self.white == "hole" else 1 - known
 
     def draw(self, x: Tensor, generator: torch.Generator) -> Mask:
         """Draw or read which pixels are known; UsageError where a file's size differs from the picture's."""
@@ -115,13 +122,13 @@ class MaskOptions(Options):
         if self.file is None:
             channels = x.shape[1] if self.per_channel else 1
             return Mask(bernoulli_mask((1, channels, height, width), self.missing, generator))
-        known = read_mask(self.file)
+        known = self._read()
         if known.shape[-2:] != x.shape[-2:]:
             raise UsageError(
                 f"{self.file}: the mask is {known.shape[-1]}x{known.shape[-2]}, but the picture is {width}x{height}"
             )
         if not known.any():
-            raise UsageError(f"{self.file}: the mask leaves no pixel known (white = hole)")
+            raise UsageError(f"{self.file}: the mask leaves no pixel known (white = {self.white})")
         return Mask(known)
 
 
@@ -147,8 +154,13 @@ class DownsampleOptions(Options):
             return super().observe(operator, x)
         picture = Image.fromarray(to_uint8(x))
         small = picture.resize((picture.width // self.factor, picture.height // self.factor), Image.Resampling.LANCZOS)
-        pixels = torch.from_numpy(np.array(small, dtype=np.float32) / 255)
-        return pixels[None, None] if pixels.ndim == 2 else pixels.movedim(2, 0)[None].contiguous()
+        return _tensor(small)
+
+
+def _tensor(picture: Image.Image) -> Tensor:
+    """8-bit grey or RGB to (1, C, H, W) in [0, 1]."""
+    pixels = torch.from_numpy(np.array(picture, dtype=np.float32) / 255)
+    return pixels[None, None] if pixels.ndim == 2 else pixels.movedim(2, 0)[None].contiguous()
 
 
 OPERATORS: dict[str, type[Any]] = {
@@ -158,15 +170,36 @@ OPERATORS: dict[str, type[Any]] = {
 }
 
 
-def gaussian(clean: Tensor, generator: torch.Generator, sigma: float, clip: bool) -> Tensor:
-    """Add white Gaussian noise; `sigma` on the scale of 0…255; clipped to [0, 1] as in the paper, or not."""
-    noisy = clean + torch.randn(clean.shape, generator=generator) * (sigma / 255)
-    return noisy.clamp(0, 1) if clip else noisy
+class NoiseOptions(Part):
+    """`sigma` on the scale of 0…255, clipped to [0, 1] as in the paper, or not; `quality` of JPEG."""
+
+    sigma: float = Field(0, ge=0, le=255)
+    clip: bool = True
+    quality: int | None = Field(None, ge=1, le=95)
 
 
-def none(clean: Tensor, generator: torch.Generator, sigma: float, clip: bool) -> Tensor:
+def gaussian(clean: Tensor, generator: torch.Generator, options: NoiseOptions) -> Tensor:
+    """Add white Gaussian noise."""
+    noisy = clean + torch.randn(clean.shape, generator=generator) * (options.sigma / 255)
+    return noisy.clamp(0, 1) if options.clip else noisy
+
+
+def jpeg(clean: Tensor, generator: torch.Generator, options: NoiseOptions) -> Tensor:
+    """Compress as JPEG, 8 bits a sample; UsageError without a quality."""
+    if options.quality is None:
+        raise UsageError("noise jpeg needs a quality, from 1 to 95")
+    file = io.BytesIO()
+    Image.fromarray(to_uint8(clean)).save(file, format="JPEG", quality=options.quality)
+    return _tensor(Image.open(file))
+
+
+def none(clean: Tensor, generator: torch.Generator, options: NoiseOptions) -> Tensor:
     """No noise."""
     return clean
 
 
-NOISES: dict[str, Callable[[Tensor, torch.Generator, float, bool], Tensor]] = {"none": none, "gaussian": gaussian}
+NOISES: dict[str, Callable[[Tensor, torch.Generator, NoiseOptions], Tensor]] = {
+    "none": none,
+    "gaussian": gaussian,
+    "jpeg": jpeg,
+}

@@ -74,6 +74,8 @@ class Run:
     precision: str = ""
     held_out: float | None = None  # dB, as PSNR, of held-out values of the observation, its noise included
     recipe_changes: dict[str, Any] | None = None  # values found with the genome, in place of the protocol's
+    final_psnr: float | None = None  # of the averaged output at the last iteration, whatever the rule says
+    raw_psnr: float | None = None  # of the last output itself
     uncertainty: float | None = None  # mean over values of the standard deviation, of samples or an ensemble
     machine: dict[str, Any] = field(default_factory=dict)
     created: str = ""
@@ -97,7 +99,9 @@ def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
 
 
 FIELDS = {entry.name: entry for entry in fields(Run)}
-LATER = {name: FIELDS[name] for name in ("non_finite", "precision", "uncertainty", "held_out", "recipe_changes")}
+LATER = {name: FIELDS[name] for name in (
+    "non_finite", "precision", "uncertainty", "held_out", "recipe_changes", "final_psnr", "raw_psnr",
+)}  # fmt: skip
 
 
 class RunStore:

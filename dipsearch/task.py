@@ -18,7 +18,7 @@ from dipsearch.genome import Part
 from dipsearch.image import SMALLEST, digest, expand, normal, read
 from dipsearch.metric import PROTOCOLS
 from dipsearch.network.size import centre_crop
-from dipsearch.operator import NOISES, OPERATORS, Mask, MaskOptions, Options
+from dipsearch.operator import NOISES, OPERATORS, Mask, MaskOptions, NoiseOptions, Options
 from dipsearch.seed import seed_of
 
 
@@ -55,12 +55,10 @@ class OperatorChoice(Part):
         return OPERATORS[self.name].model_validate(self.model_extra)  # type: ignore[no-any-return]
 
 
-class NoiseChoice(Part):
-    """Noise on the observation; `sigma` on the scale of 0…255."""
+class NoiseChoice(NoiseOptions):
+    """Noise on the observation, by name, with its options."""
 
     name: Annotated[str, _known("noise", NOISES)] = "none"
-    sigma: float = Field(0, ge=0, le=255)
-    clip: bool = True
 
 
 class Images(Part):
@@ -253,8 +251,7 @@ def observe(task: Task, effort: Effort, image: str, *, seed: int, repeat: int) -
     if not task.truth:
         y = operator(truth) if isinstance(operator, Mask) else truth
         return Observation(image, name, repeat, seed, instance, None, y, operator)
-    noise = task.noise
-    y = NOISES[noise.name](options.observe(operator, truth), generator, noise.sigma, noise.clip)
+    y = NOISES[task.noise.name](options.observe(operator, truth), generator, task.noise)
     if isinstance(operator, Mask):
         y = operator(y)  # no noise where nothing was seen
     return Observation(image, name, repeat, seed, instance, truth, y, operator)

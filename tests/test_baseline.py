@@ -10,7 +10,7 @@ from dipsearch.baseline import BASELINES, bicubic, biharmonic, observation
 from dipsearch.error import UsageError
 from dipsearch.image import read
 from dipsearch.metric import psnr
-from dipsearch.operator import Downsample, Identity, Mask, bernoulli_mask, gaussian
+from dipsearch.operator import Downsample, Identity, Mask, NoiseOptions, bernoulli_mask, gaussian
 
 SIDE = 64
 SIGMA = 25.0
@@ -26,12 +26,15 @@ FITS: list[tuple[str, str, float]] = [
     ("bicubic", "downsample-4", 0),
     ("bicubic", "downsample-8", 0),
 ]
+PIXELS = ["no-prior", "tv-prior"]  # fitted step by step
 DENOISERS = ["non-local-means", "total-variation"]
 WRONG = [
     ("biharmonic", "identity"),
     ("biharmonic", "downsample-4"),
     ("bicubic", "identity"),
     ("bicubic", "mask"),
+    ("no-prior", "mask"),
+    ("tv-prior", "identity"),
     ("observation", "downsample-4"),
     ("non-local-means", "downsample-4"),
     ("total-variation", "downsample-4"),
@@ -57,11 +60,11 @@ def operator_named(name: str, x: Tensor) -> nn.Module:
 
 
 def observed(x: Tensor, operator: nn.Module, sigma: float) -> Tensor:
-    return gaussian(operator(x), seeded(2), sigma, True)
+    return gaussian(operator(x), seeded(2), NoiseOptions(sigma=sigma))
 
 
 def test_every_baseline_is_tried_here() -> None:
-    assert {name for name, *_ in FITS} == set(BASELINES)
+    assert {name for name, *_ in FITS} | set(PIXELS) == set(BASELINES)
 
 
 @pytest.mark.parametrize(("name", "operator", "sigma"), FITS)
@@ -133,7 +136,7 @@ def test_without_noise_there_is_nothing_to_remove(name: str) -> None:
 
 @pytest.mark.parametrize("name", DENOISERS)
 def test_an_observation_out_of_range_is_restored_into_it(name: str) -> None:
-    y = gaussian(torch.ones(1, 3, 32, 32), seeded(), 50.0, False)
+    y = gaussian(torch.ones(1, 3, 32, 32), seeded(), NoiseOptions(sigma=50, clip=False))
     assert float(y.max()) > 1
     assert float(BASELINES[name](y, Identity(), 50.0).max()) <= 1
 
@@ -222,3 +225,26 @@ def test_bicubic_beats_enlarged_pixels(factor: int) -> None:
     y = Downsample(factor)(x)
     pixels = y.repeat_interleave(factor, dim=-1).repeat_interleave(factor, dim=-2)
     assert psnr(bicubic(y, Downsample(factor), 0), x, "y-border") > psnr(pixels, x, "y-border")
+
+
+def test_fitted_pixels_agree_with_the_observation_and_total_variation_smooths_them(monkeypatch) -> None:
+    monkeypatch.setattr("dipsearch.baseline.PIXEL_STEPS", 500)
+    x = crop(side=32)
+    operator = operator_named("downsample-4", x)
+    y = operator(x)
+    fitted = {name: BASELINES[name](y, operator, 0) for name in ("no-prior", "tv-prior", "bicubic")}
+    assert psnr(operator(fitted["no-prior"]), y) > 40
+    assert psnr(fitted["no-prior"], x) < psnr(fitted["bicubic"], x)
+    assert psnr(fitted["tv-prior"], x) > psnr(fitted["no-prior"], x)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("name", PIXELS)
+def test_fitted_pixels_have_shape_and_range_and_are_the_same_again(name: str, grey: bool, monkeypatch) -> None:
+    monkeypatch.setattr("dipsearch.baseline.PIXEL_STEPS", 20)
+    x = crop(grey=grey, side=32)
+    operator = operator_named("downsample-4", x)
+    fitted = BASELINES[name](operator(x), operator, 0)
+    assert fitted.shape == x.shape and fitted.dtype == torch.float32
+    assert float(fitted.min()) >= 0 and float(fitted.max()) <= 1
+    assert torch.equal(fitted, BASELINES[name](operator(x), operator, 0))

@@ -1,7 +1,7 @@
 """Operators are linear, have a true transpose, and are drawn the same from the same seed."""
 
+import io
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,18 @@ from dipsearch.error import UsageError
 from dipsearch.image import read, to_uint8
 from dipsearch.metric import psnr
 from dipsearch.network.resampling import lanczos2_kernel
-from dipsearch.operator import NOISES, OPERATORS, Downsample, Identity, Mask, bernoulli_mask, gaussian, none
+from dipsearch.operator import (
+    NOISES,
+    OPERATORS,
+    Downsample,
+    Identity,
+    Mask,
+    NoiseOptions,
+    bernoulli_mask,
+    gaussian,
+    jpeg,
+    none,
+)
 
 # label -> (operator, options, shape of x, shape of A(x))
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, ...], tuple[int, ...]]] = {
@@ -198,6 +209,17 @@ def test_white_in_a_mask_file_is_a_hole(tmp_path: Path, level: int) -> None:
     assert torch.equal(mask(torch.full((1, 3, 20, 24), 0.7)), 0.7 * expected.expand(1, 3, 20, 24))
 
 
+def test_white_in_a_mask_file_is_known_where_it_is_said_so(tmp_path: Path) -> None:
+    file = mask_file(tmp_path / "mask.png")
+    x = torch.zeros(1, 3, 20, 24)
+    holes, known = (OPERATORS["mask"](file=file, white=white) for white in ("hole", "known"))
+    assert torch.equal(holes.draw(x, seeded()).known, 1 - known.draw(x, seeded()).known)
+    assert holes.identity() != known.identity()
+    inverted = mask_file(tmp_path / "inverted.png")
+    Image.fromarray(255 - np.array(Image.open(file))).save(inverted)
+    assert OPERATORS["mask"](file=inverted, white="known").identity()["file"] == holes.identity()["file"]
+
+
 def test_dark_grey_in_a_mask_file_is_known(tmp_path: Path) -> None:
     file = mask_file(tmp_path / "mask.png", level=127)
     assert OPERATORS["mask"](file=file).draw(torch.zeros(1, 3, 20, 24), seeded()).known.all()
@@ -332,22 +354,22 @@ def test_the_papers_low_resolution_of_a_grey_picture() -> None:
 def test_noise_is_the_same_from_the_same_seed_and_leaves_the_picture_alone(name: str) -> None:
     clean = torch.rand((1, 3, 20, 24), generator=seeded(1))
     before = clean.clone()
-    make = partial(NOISES[name], clean, sigma=25.0, clip=True)
-    first = make(seeded(3))
+    options = NoiseOptions(sigma=25, quality=50)
+    first = NOISES[name](clean, seeded(3), options)
     assert first.shape == clean.shape
     assert first.dtype == clean.dtype
-    assert torch.equal(first, make(seeded(3)))
+    assert torch.equal(first, NOISES[name](clean, seeded(3), options))
     assert torch.equal(clean, before)
 
 
 def test_no_noise_is_the_identity() -> None:
     clean = torch.randn((1, 3, 20, 24), generator=seeded(1))
-    assert torch.equal(none(clean, seeded(), 25.0, True), clean)
+    assert torch.equal(none(clean, seeded(), NoiseOptions(sigma=25)), clean)
 
 
 def test_gaussian_noise_without_clipping() -> None:
     clean = torch.full((1, 3, 256, 256), 0.9)
-    noise = (gaussian(clean, seeded(), 25.0, False) - clean).double()
+    noise = (gaussian(clean, seeded(), NoiseOptions(sigma=25, clip=False)) - clean).double()
     assert float(noise.mean()) == pytest.approx(0, abs=1e-3)
     assert float(noise.std()) == pytest.approx(25 / 255, rel=0.003)
     assert float(noise.max()) > 0.3  # beyond 1 in the picture
@@ -358,19 +380,32 @@ def test_gaussian_noise_without_clipping() -> None:
 
 def test_gaussian_noise_with_clipping() -> None:
     clean = torch.zeros(1, 3, 256, 256)
-    clipped = gaussian(clean, seeded(), 25.0, True)
-    assert torch.equal(clipped, gaussian(clean, seeded(), 25.0, False).clamp(0, 1))
+    clipped = gaussian(clean, seeded(), NoiseOptions(sigma=25))
+    assert torch.equal(clipped, gaussian(clean, seeded(), NoiseOptions(sigma=25, clip=False)).clamp(0, 1))
     assert float(clipped.min()) == 0
     # the mean of the positive half of a normal distribution
     assert float(clipped.mean()) == pytest.approx(25 / 255 / math.sqrt(2 * math.pi), rel=0.01)
-    assert float(gaussian(torch.ones(1, 3, 64, 64), seeded(), 50.0, True).max()) == 1
+    assert float(gaussian(torch.ones(1, 3, 64, 64), seeded(), NoiseOptions(sigma=50)).max()) == 1
+
+
+def test_jpeg_is_pillows() -> None:
+    clean = read("skimage:astronaut")[..., :64, :80]
+    y = jpeg(clean, seeded(), NoiseOptions(quality=10))
+    file = io.BytesIO()
+    Image.fromarray(to_uint8(clean)).save(file, format="JPEG", quality=10)
+    np.testing.assert_array_equal(to_uint8(y), np.array(Image.open(file)))
+    assert psnr(jpeg(clean, seeded(), NoiseOptions(quality=90)), clean) > psnr(y, clean) + 5
+    assert jpeg(clean[:, :1], seeded(), NoiseOptions(quality=10)).shape == (1, 1, 64, 80)
+    with pytest.raises(UsageError, match="needs a quality"):
+        jpeg(clean, seeded(), NoiseOptions())
 
 
 def test_another_seed_makes_other_noise() -> None:
     clean = torch.full((1, 3, 16, 16), 0.5)
-    assert not torch.equal(gaussian(clean, seeded(1), 25.0, True), gaussian(clean, seeded(2), 25.0, True))
+    options = NoiseOptions(sigma=25)
+    assert not torch.equal(gaussian(clean, seeded(1), options), gaussian(clean, seeded(2), options))
 
 
 def test_noise_of_sigma_zero_is_the_identity() -> None:
     clean = torch.rand((1, 3, 16, 16), generator=seeded(1))
-    assert torch.equal(gaussian(clean, seeded(2), 0.0, True), clean)
+    assert torch.equal(gaussian(clean, seeded(2), NoiseOptions(sigma=0)), clean)

@@ -54,7 +54,7 @@ def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str
         "psnr": fit.psnr,
         "held_out": fitting.statistic,
         "chosen": fit.chosen,
-        "final_psnr": fit.curve["psnr"][-1],
+        "final_psnr": fit.final_psnr,
         "oracle_psnr": fit.oracle.psnr if fit.oracle else None,
         "oracle_iteration": fit.oracle.iteration if fit.oracle else None,
         "iterations": fit.iterations,

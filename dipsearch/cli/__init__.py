@@ -10,6 +10,7 @@ from dipsearch.cli.bench import bench_group
 from dipsearch.cli.data import data_group
 from dipsearch.cli.inspect import explain, export_group, leaderboard, list_command, show
 from dipsearch.cli.options import INTERRUPTED, program
+from dipsearch.cli.reproduce import reproduce
 from dipsearch.cli.rerun import rerun
 from dipsearch.cli.search import search
 from dipsearch.error import DipsearchError, UsageError
@@ -29,7 +30,18 @@ def cli() -> None:
     """
 
 
-for command in (search, rerun, leaderboard, explain, bench_group, data_group, export_group, list_command, show):
+for command in (
+    search,
+    rerun,
+    reproduce,
+    leaderboard,
+    explain,
+    bench_group,
+    data_group,
+    export_group,
+    list_command,
+    show,
+):
     cli.add_command(command)
 
 

@@ -26,10 +26,10 @@ def bench_group() -> None:
 
 @bench_group.command("collect")
 @options.task
-@click.option("--budget", type=click.FloatRange(0), default=float("inf"), help="Seconds after which no fit starts.")
-@click.option("--part", default="0/1", show_default=True, metavar="K/N", help="Only part K of N, from 0, of the fits.")
+@options.budget
+@options.part
 @folder
-def collect(task_name: str, budget: float, part: str, folder: Path) -> int:
+def collect(task_name: str, budget: float, part: tuple[int, int], folder: Path) -> int:
     """Fit what is missing in a task's table, for as long as the budget allows, and pack the table.
 
     Goes on where it was interrupted. Parts may run at once, also on several machines: copy their files into
@@ -44,18 +44,10 @@ def collect(task_name: str, budget: float, part: str, folder: Path) -> int:
         def watch(done: int, total: int, row: dict[str, Any]) -> None:
             reporter.update(done, total, f"fit {done}/{total}  {row['name']}  {row['status']}")
 
-        missing = collect_rows(folder, task_name, part=parse_part(part), budget=budget, watch=watch)
+        missing = collect_rows(folder, task_name, part=part, budget=budget, watch=watch)
     table = pack(folder, task_name)
     click.echo(f"{len(table)} rows; {missing} of this part are missing")
     return 0
-
-
-def parse_part(text: str) -> tuple[int, int]:
-    """`K/N` as two numbers; click's error where it is no part."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise click.BadParameter(f"{text!r}: write K/N with K from 0 to N-1", param_hint="--part")
-    return int(index), int(count)
 
 
 @bench_group.command("check")

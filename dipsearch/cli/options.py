@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
@@ -43,6 +43,58 @@ precision = click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
     help="What networks compute in; auto: the faster on this machine.  [default: auto]",
+)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer versions only
+    """Seconds, or a number with a unit: 90, 90s, 9m, 2h."""
+
+    name = "duration"
+    units: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """To seconds."""
+        if isinstance(value, int | float):
+            return float(value)
+        text, unit = (value[:-1], self.units[value[-1]]) if value and value[-1] in self.units else (value, 1)
+        try:
+            seconds = float(text) * unit
+        except ValueError:
+            seconds = -1.0
+        if not seconds >= 0:
+            self.fail(f"{value!r}: write seconds, or a number with s, m, h or d, such as 9m", parameter, context)
+        return seconds
+
+
+class Part(click.ParamType):  # type: ignore[type-arg]
+    """`K/N`: part K of N, counted from 0."""
+
+    name = "part"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> tuple[int, int]:
+        """To two numbers."""
+        if isinstance(value, tuple):
+            return value
+        index, _, count = value.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            self.fail(f"{value!r}: write K/N with K from 0 to N-1", parameter, context)
+        return int(index), int(count)
+
+
+budget = click.option(
+    "--budget",
+    type=Duration(),
+    default=float("inf"),
+    metavar="TIME",
+    help="Stop after this time (90, 9m, 2h); the same command goes on.  [default: none]",
+)
+part = click.option(
+    "--part",
+    type=Part(),
+    default="0/1",
+    show_default=True,
+    metavar="K/N",
+    help="Only part K of N, from 0, of the fits; parts may run at once.",
 )
 
 

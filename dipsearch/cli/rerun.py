@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     "--preset", help="By name in the task: quick, …, paper (the full protocol).  [default: quick; with cuda, paper]"
 )
 @options.iterations
+@options.budget
+@options.part
 @click.option(
     "--ensemble", type=click.IntRange(1, 64), help="Fits of each picture, whose answers are averaged.  [default: 1]"
 )
@@ -48,6 +50,8 @@ def rerun(
     seeds: int | None,
     preset: str | None,
     iterations: int | None,
+    budget: float,
+    part: tuple[int, int],
     ensemble: int | None,
     stop: str | None,
     sigma: float | None,
@@ -62,8 +66,11 @@ def rerun(
     The task's published network and the classical baselines run beside them. Runs that exist are not
     repeated, so the same command resumes.
     """
+    import time
+
     from dipsearch import catalog
     from dipsearch.cli.terminal import reporting
+    from dipsearch.error import Paused
     from dipsearch.fitting.device import pick_device
     from dipsearch.run import RunStore
     from dipsearch.search.evaluation import Protocol
@@ -78,9 +85,12 @@ def rerun(
     store = RunStore(out / "runs")
     protocol = Protocol(task, effort, preset, "rerun", recipe, device)
     with reporting() as reporter:
-        work = Rerun(protocol, rerun_genomes(task, store, top, list(genomes)), store, seed, effort.seeds)
+        work = Rerun(protocol, rerun_genomes(task, store, top, list(genomes)), store, seed, effort.seeds, part)
+        failures: list[str] = []
         try:
-            failures = fit_all(reporter, work)
+            failures = fit_all(reporter, work, time.monotonic() + budget)
+        except Paused as paused:
+            reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
         except KeyboardInterrupt:
             reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
             return options.INTERRUPTED
@@ -93,15 +103,15 @@ def rerun(
     return 1 if failures else 0
 
 
-def fit_all(reporter: "Reporter", work: "Rerun") -> list[str]:
-    """Run what is missing, say how it goes, and give back what failed."""
+def fit_all(reporter: "Reporter", work: "Rerun", until: float = float("inf")) -> list[str]:
+    """Run what is missing, say how it goes, and give back what failed; Paused past `until` (`time.monotonic`)."""
     from dipsearch.cli.terminal import duration
     from dipsearch.search.evaluation import failed
 
     total, done, failures = len(work.missing), 0, list[str]()
     for picture in work.searched_on:
         reporter.line(f"warning: {picture} was searched on, too: what it shows is no evidence")
-    stored = len(work.genomes) * len(work.instances) - total
+    stored = work.fits - total
     reporter.line(f"{len(work.genomes)} genomes: {total} fits to do, {stored} are stored")
     if total:
         reporter.line(f"predicted time: {duration(work.predict())}")
@@ -110,7 +120,7 @@ def fit_all(reporter: "Reporter", work: "Rerun") -> list[str]:
         share = iteration / work.protocol.recipe.iterations
         reporter.fit(done + 1, total, name, instance, share, psnr)
 
-    for run in work.run(watch):
+    for run in work.run(watch, until):
         if run["genome_key"] is None:
             reporter.line(f"baseline {run['name']} on {picture_of(run)}, seed {run['repeat']}  {run['psnr']:.2f} dB")
             continue

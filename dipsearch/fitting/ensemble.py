@@ -13,6 +13,8 @@ from dipsearch.fitting.loop import (
     Fitting,
     Oracle,
     advance_together,
+    empty_curve,
+    judge,
     refuse_other_format,
 )
 from dipsearch.fitting.recipe import Recipe
@@ -24,7 +26,8 @@ from dipsearch.seed import seed_of
 class Ensemble:
     """A `Fitting` made of `recipe.ensemble` of them; the first has the seed itself.
 
-    They advance in turn. `current` is the mean of their answers, and the oracle looks at that mean.
+    They advance in turn. `current` is the mean of their answers; curve and oracle look at the mean of their averaged
+    outputs.
     `uncertainty` of the result is the standard deviation over them, value by value.
 
     Source: Ulyanov et al., *Deep Image Prior* (IJCV 2020), Table 1: the mean of two runs adds 0.6 dB.
@@ -49,7 +52,7 @@ class Ensemble:
         ]
         self.recipe, self.truth, self.protocol, self.callback = recipe, truth, protocol, callback
         self.oracle: Oracle | None = None
-        self.curve: dict[str, list[float]] = {"iteration": [], "loss": [], "psnr": []}
+        self.curve = empty_curve()
 
     @property
     def iteration(self) -> int:
@@ -126,12 +129,9 @@ class Ensemble:
         self.curve = {name: list(values) for name, values in state["curve"].items()}
 
     def _check(self) -> None:
-        x = self.current
-        score = float("nan") if self.truth is None else psnr(x, self.truth, self.protocol)
-        if self.truth is not None and (self.oracle is None or score > self.oracle.psnr):
-            self.oracle = Oracle(score, self.iteration)
-        losses = [member.curve["loss"][-1] for member in self.members]
-        for name, value in (("iteration", self.iteration), ("loss", sum(losses) / len(losses)), ("psnr", score)):
-            self.curve[name].append(value)
+        loss = sum(member.curve["loss"][-1] for member in self.members) / len(self.members)
+        averages, raws = zip(*(member.outputs for member in self.members), strict=True)
+        outputs = torch.stack(averages).mean(0), torch.stack(raws).mean(0)
+        self.oracle = judge(self.curve, self.oracle, self.iteration, loss, outputs, self.truth, self.protocol)
         if self.callback is not None:
-            self.callback(self.iteration, x)
+            self.callback(self.iteration, self.current)

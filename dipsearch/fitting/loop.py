@@ -25,7 +25,7 @@ from dipsearch.seed import seed_of
 
 CHECK_EVERY = LOSSES  # iterations between looks at losses, clock and truth
 OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")  # in what torch says
-STATE_FORMAT = 1  # of `Fitting.state`
+STATE_FORMAT = 2  # of `Fitting.state`
 HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "curve")
 MOST_ROLLBACKS = 20  # a fit that keeps falling back has no use
 
@@ -63,6 +63,21 @@ class Fit:
     held_out: float | None = None
     uncertainty: Tensor | None = None
 
+    @property
+    def final_psnr(self) -> float | None:
+        """Of the averaged output at the last iteration, whatever the stopping rule says."""
+        return None if self.psnr is None else self.curve["psnr"][-1]
+
+    @property
+    def raw_psnr(self) -> float | None:
+        """Of the last output itself, not averaged."""
+        return None if self.psnr is None else self.curve["raw"][-1]
+
+
+def empty_curve() -> dict[str, list[float]]:
+    """What is kept every 10 iterations and at the end: `psnr` of the averaged output, `raw` of the output itself."""
+    return {"iteration": [], "loss": [], "psnr": [], "raw": []}
+
 
 @dataclass
 class Fitting:
@@ -88,7 +103,7 @@ class Fitting:
     seconds: float = field(default=0.0, init=False)
     stop_reason: str = field(default="", init=False)
     oracle: Oracle | None = field(default=None, init=False)
-    curve: dict[str, list[float]] = field(default_factory=lambda: {"iteration": [], "loss": [], "psnr": []}, init=False)
+    curve: dict[str, list[float]] = field(default_factory=empty_curve, init=False)
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -146,6 +161,11 @@ class Fitting:
     def current(self) -> Tensor:
         """The answer so far, (1, C, H, W), on the CPU: a copy, which further steps leave alone."""
         return self._step.answer.to("cpu", torch.float32, copy=True).contiguous()
+
+    @property
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """The averaged output and the output itself, at this iteration, on the device."""
+        return self._step.mean.value, self._step.output
 
     @property
     def statistic(self) -> float | None:
@@ -249,12 +269,9 @@ class Fitting:
         self.seconds = time.perf_counter() - self._started
         recent = self._recent()
         self._roll_back_or_keep(recent)
-        mean = self._step.mean.value
-        score = float("nan") if self._truth is None else psnr(mean, self._truth, self.protocol)
-        if self._truth is not None and (self.oracle is None or score > self.oracle.psnr):
-            self.oracle = Oracle(score, self.iteration)
-        for name, value in (("iteration", self.iteration), ("loss", float(recent[-1])), ("psnr", score)):
-            self.curve[name].append(value)
+        self.oracle = judge(
+            self.curve, self.oracle, self.iteration, float(recent[-1]), self.outputs, self._truth, self.protocol
+        )
         if bool(self._step.stopper.stop):
             self.stop_reason = self.recipe.stop
         elif self.iteration >= self.recipe.iterations:
@@ -294,6 +311,23 @@ class Fitting:
     def _diverged(self, what: str) -> Diverged:
         counted = {"rollbacks": self.rollbacks, "non_finite": self.non_finite}
         return Diverged(f"{what} by iteration {self.iteration} ({self.genome.summary()})", **counted)
+
+
+def judge(
+    curve: dict[str, list[float]],
+    oracle: Oracle | None,
+    iteration: int,
+    loss: float,
+    outputs: tuple[Tensor, Tensor],
+    truth: Tensor | None,
+    protocol: str,
+) -> Oracle | None:
+    """Add a point to a curve, and give the better of the oracle so far and this iteration's averaged output."""
+    average, raw = (float("nan") if truth is None else psnr(x, truth, protocol) for x in outputs)
+    for name, value in (("iteration", iteration), ("loss", loss), ("psnr", average), ("raw", raw)):
+        curve[name].append(value)
+    better = truth is not None and (oracle is None or average > oracle.psnr)
+    return Oracle(average, iteration) if better else oracle
 
 
 def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> None:

@@ -83,6 +83,7 @@ class Step:
             raise UsageError(f"stop: {recipe.stop}: {error}") from None
         self.tick = torch.zeros((), dtype=torch.int64, device=z.device)
         self.losses = torch.zeros(LOSSES, device=z.device)
+        self.output = like  # the newest one, not averaged
         self._captured = Captured(self._generators) if z.is_cuda else None
 
     def __call__(self) -> None:
@@ -113,6 +114,7 @@ class Step:
             finite = torch.isfinite(loss)
             out = torch.where(finite, out, self.mean.value)
             fitted = torch.where(finite, fitted, self.y)
+            self.output = out
             self.mean.update(self.tick, out)
             self.stopper.update(self.tick, out, self.mean.value, fitted)
             self.weights.step()

@@ -84,7 +84,7 @@ def _task(folder: Path, task: str, repeats: int, processes: int, watch: Watch) -
     ):
         if (table["origin"] == origin).any():
             yield ""
-            yield f"### What ranks genomes: Kendall's tau with the honest PSNR, {words} `{origin}`"
+            yield f"### What ranks genomes: Kendall's tau with the honest PSNR, {words}"
             yield ""
             yield piped(_rounded(correlations(table, origin=origin)))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dipsearch.baseline import BASELINES
-from dipsearch.error import DipsearchError, FitError, OutOfMemory, UsageError
+from dipsearch.error import DipsearchError, FitError, OutOfMemory, Paused, UsageError
 from dipsearch.fitting.capture import WARM_UP
 from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.engine import start
@@ -50,7 +50,7 @@ class Protocol:
     def __post_init__(self) -> None:
         setting: dict[str, Any] = {
             "operator": self.task.operator_for(self.effort).identity(),
-            "noise": self.task.noise.model_dump(mode="json"),
+            "noise": self.task.noise.model_dump(mode="json", exclude_none=True),
             "metric": self.task.metric,
             "pictures": self.effort.model_dump(mode="json", include={"shrink", "size", "multiple_of"}),
             "recipe": self.recipe.model_dump(mode="json"),
@@ -137,6 +137,8 @@ class Protocol:
             genome,
             instance,
             psnr=fit.psnr,
+            final_psnr=fit.final_psnr,
+            raw_psnr=fit.raw_psnr,
             ssim=None if instance.truth is None else ssim(fit.x, instance.truth, self.task.metric),
             held_out=None if fit.held_out is None else from_mse(fit.held_out),
             oracle_psnr=fit.oracle.psnr if fit.oracle else None,
@@ -188,12 +190,14 @@ class Protocol:
         genome: Genome,
         instance: Observation,
         tell: Callable[[int, float], None] | None = None,
+        until: float = float("inf"),
     ) -> dict[str, Any]:
         """Answer from the store, or fit and store; a failed fit is a run with another status than ok.
 
         A fit that takes long keeps its state beside the runs, and goes on from there when it was interrupted.
 
-        `tell` is given the iteration and the PSNR of the averaged output, every 10 iterations.
+        `tell` is given the iteration and the PSNR of the averaged output, every 10 iterations. Paused where the clock
+        (`time.monotonic`) is past `until`.
         """
         if found := self.find(store, genome.key(), instance):
             return found
@@ -204,9 +208,12 @@ class Protocol:
             saver = Saver(path, fitting)
 
             def check(iteration: int, x: Tensor) -> None:
-                saver.keep()
+                over = time.monotonic() > until
+                saver.keep(now=over)
                 if tell is not None:
                     tell(iteration, saver.fitting.curve["psnr"][-1])
+                if over:
+                    raise Paused(f"{name} on {instance.image}: kept at iteration {iteration}")
 
             fitting.callback = check
             fitting.advance()
@@ -238,9 +245,9 @@ class Saver:
     def __init__(self, path: Path, fitting: Fitting | Ensemble) -> None:
         self.path, self.fitting, self._last = path, fitting, time.perf_counter()
 
-    def keep(self) -> None:
+    def keep(self, *, now: bool = False) -> None:
         """Write the state, where the last time is long ago."""
-        if time.perf_counter() - self._last >= SAVE_EVERY:
+        if now or time.perf_counter() - self._last >= SAVE_EVERY:
             with contextlib.suppress(DipsearchError, RuntimeError):  # a full disk ends the fit when its run is written
                 write_atomically(self.path, lambda temporary: torch.save(self.fitting.state(), temporary))
             self._last = time.perf_counter()

@@ -1,12 +1,13 @@
 """Fits of chosen genomes at full budget on the evaluation images, with several seeds: the evidence."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from dipsearch import catalog
-from dipsearch.error import UsageError
+from dipsearch.error import Paused, UsageError
 from dipsearch.genome import Genome, load_genome, load_genome_file, parse_genome
 from dipsearch.image import normal
 from dipsearch.leaderboard import search_ranking
@@ -38,6 +39,7 @@ class Rerun:
         store: of runs.
         seed: every picture and repeat gets its own, made of it.
         seeds: repeats of each picture.
+        part: which of how many parts of the fits, every so many-th, this process makes.
     """
 
     protocol: Protocol
@@ -45,6 +47,7 @@ class Rerun:
     store: RunStore
     seed: int
     seeds: int
+    part: tuple[int, int] = (0, 1)
     instances: list[Observation] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,14 +68,23 @@ class Rerun:
         return sorted({i.image for i in self.instances if normal(i.image) in names or i.digest in digests})
 
     @property
+    def fits(self) -> int:
+        """How many there are in this part."""
+        return len(range(self.part[0], len(self.genomes) * len(self.instances), self.part[1]))
+
+    @property
     def missing(self) -> list[tuple[str, Observation]]:
-        """The fits that the store does not hold, all genomes of one instance before the next instance."""
+        """The fits of this part that the store does not hold, all genomes of one instance before the next instance."""
+        every = [(name, instance) for instance in self.instances for name in self.genomes]
         return [
             (name, instance)
-            for instance in self.instances
-            for name, candidate in self.genomes.items()
-            if self._protocols[name].find(self.store, candidate.genome.key(), instance) is None
+            for name, instance in every[self.part[0] :: self.part[1]]
+            if self.stored(name, instance) is None
         ]
+
+    def stored(self, name: str, instance: Observation) -> dict[str, Any] | None:
+        """The stored run of a genome, by its name here, on an instance."""
+        return self._protocols[name].find(self.store, self.genomes[name].genome.key(), instance)
 
     def predict(self) -> float:
         """Seconds for the missing fits, from a few timed steps of each genome."""
@@ -86,12 +98,15 @@ class Rerun:
                 seconds += step * self.protocol.recipe.iterations * pixels
         return seconds
 
-    def run(self, watch: Callable[[str, Observation, int, float], None]) -> Iterator[dict[str, Any]]:
+    def run(
+        self, watch: Callable[[str, Observation, int, float], None], until: float = float("inf")
+    ) -> Iterator[dict[str, Any]]:
         """Baselines first, then every missing fit; yields each run as it is stored.
 
-        `watch` is told the genome's name, the instance, the iteration and the honest PSNR so far.
+        `watch` is told the genome's name, the instance, the iteration and the honest PSNR so far. Paused where the
+        clock (`time.monotonic`) is past `until`.
         """
-        for instance in self.instances:
+        for instance in self.instances[self.part[0] :: self.part[1]]:
             for baseline in self.protocol.task.baselines:
                 yield self.protocol.baseline(self.store, baseline, instance)
         for name, instance in self.missing:
@@ -99,7 +114,9 @@ class Rerun:
             def tell(iteration: int, score: float, name: str = name, instance: Observation = instance) -> None:
                 watch(name, instance, iteration, score)
 
-            yield self._protocols[name].evaluate(self.store, name, self.genomes[name].genome, instance, tell)
+            if time.monotonic() > until:
+                raise Paused(f"{name} on {instance.image}: not begun")
+            yield self._protocols[name].evaluate(self.store, name, self.genomes[name].genome, instance, tell, until)
 
 
 def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Candidate]:

@@ -48,5 +48,5 @@ SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed, start_up: optuna.samplers.RandomSampler(seed=seed),
     "nsga2": lambda seed, start_up: optuna.samplers.NSGAIISampler(seed=seed, population_size=max(2, start_up)),
     "gp": lambda seed, start_up: optuna.samplers.GPSampler(seed=seed, n_startup_trials=start_up),
-    "qmc": lambda seed, start_up: optuna.samplers.QMCSampler(seed=seed, warn_independent_sampling=False),
+    "qmc": lambda seed, start_up: optuna.samplers.QMCSampler(scramble=True, seed=seed, warn_independent_sampling=False),
 }

@@ -1,0 +1,100 @@
+"""What a table's runs say, row by row, beside what was published."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dipsearch.reproduce.published import Published, numbers, rows_of
+from dipsearch.reproduce.table import Plan
+from dipsearch.run import OK
+from dipsearch.search.rerun import Rerun
+
+COMPARED = {"fixed": "fixed", "unknown": "fixed", "none": "fixed", "oracle": "oracle"}  # published stop -> own column
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A table with its own numbers; PSNR in dB, means over pictures and seeds.
+
+    Columns of `rows`: `row`; `stopped`, `fixed`, `oracle`: PSNR of the answer under the stopping rule, of the
+    (averaged) output at the end of the budget, of the best iteration that the clean picture could pick; `sd` of
+    `fixed`, over seeds, of the mean over pictures; `ssim`, `seconds`, `gflop`; `fits` and `of` how many; `published`,
+    how its iteration was chosen (`stop`), and the `difference` of the number of the same kind, over the same pictures.
+    """
+
+    plan: Plan
+    rows: pd.DataFrame
+    machines: list[dict[str, Any]]
+
+
+def outcome(plan: Plan, work: Rerun) -> Outcome:
+    """Look up every run of a table."""
+    made: list[dict[str, Any]] = []
+    for row, (name, shown) in plan.shows.items():
+        runs = [work.stored(name, instance) for instance in work.instances]
+        made.append(_row(plan, row, [run for run in runs if run], len(runs), raw=shown == "raw"))
+    for baseline in plan.task.baselines:
+        runs = [work.protocol.find(work.store, baseline, instance) for instance in work.instances]
+        made.append(_row(plan, baseline, [run for run in runs if run], len(runs)))
+    known = {entry["row"] for entry in made}
+    if plan.scale == "full":
+        made += [_row(plan, row, [], 0) for row in rows_of(plan.table.name) if row not in known]
+    machines = {str(run["machine"]): run["machine"] for entry in made for run in entry.pop("runs")}
+    return Outcome(plan, pd.DataFrame(made), list(machines.values()))
+
+
+def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool = False) -> dict[str, Any]:
+    good = [run for run in runs if run["status"] == OK]
+    frame = pd.DataFrame(
+        {
+            "picture": [str(run["image"]).split(":")[-1].split("/")[-1] for run in good],
+            "seed": [run["repeat"] for run in good],
+            "stopped": [None if raw else run["psnr"] for run in good],
+            "fixed": [run["raw_psnr"] if raw else _final(run) for run in good],
+            "oracle": [None if raw else run["oracle_psnr"] for run in good],
+            "ssim": [None if raw else run["ssim"] for run in good],
+            "seconds": [run["seconds"] for run in good],
+            "gflop": [run["gflop"] for run in good],
+        }
+    )
+    numeric = frame.drop(columns=["picture", "seed"]).astype(float)
+    own = {str(name): float(value) for name, value in numeric.mean().items()}
+    by_seed = frame.assign(fixed=numeric["fixed"]).groupby("seed")["fixed"].mean()
+    told: dict[str, Any] = {
+        "row": row,
+        **own,
+        "sd": float(by_seed.std(ddof=1)),
+        "fits": len(good),
+        "of": of,
+        "runs": good,
+    }
+    told |= {"failed": len(runs) - len(good), "published": None, "stop": "", "difference": None}
+    if plan.scale == "full" and (said := numbers(plan.table.name, row)):
+        told |= _beside(said, frame.assign(**numeric), whole=len(good) == of and _all_pictures(plan))
+    return told
+
+
+def _beside(said: dict[str, Published], frame: pd.DataFrame, *, whole: bool) -> dict[str, Any]:
+    """The published number, and the difference where there is one of the same pictures."""
+    pictures = set(frame["picture"])
+    if "" in said and (whole or not pictures or not pictures <= said.keys()):
+        value, stop = said[""].psnr, said[""].stop
+    else:
+        value = sum(said[each].psnr for each in sorted(pictures)) / len(pictures)
+        stop = said[min(pictures)].stop
+        whole = True
+    own = frame.groupby("picture")[COMPARED[stop]].mean().mean()
+    return {"published": value, "stop": stop, "difference": float(own - value) if whole and len(frame) else None}
+
+
+def _final(run: dict[str, Any]) -> float | None:
+    """At the end of the budget; a baseline has no iterations."""
+    value: float | None = run["psnr"] if run["genome_key"] is None else run["final_psnr"]
+    return value
+
+
+def _all_pictures(plan: Plan) -> bool:
+    from dipsearch.image import expand
+
+    return len(plan.task.images.evaluation) == len(expand(list(plan.table.images)))

@@ -1,0 +1,330 @@
+"""Published tables: their protocols, the numbers beside them, and running one."""
+
+import pytest
+from fits import TINY
+from studies import write
+
+from dipsearch import catalog
+from dipsearch.cli import main
+from dipsearch.dataset import VARIABLE, data_folder, load_dataset, missing
+from dipsearch.error import Paused, UsageError
+from dipsearch.genome import load_genome
+from dipsearch.image import read
+from dipsearch.metric import psnr
+from dipsearch.network.build import cost
+from dipsearch.operator import NOISES, OPERATORS, NoiseOptions
+from dipsearch.report.reproduction import FORMATS
+from dipsearch.reproduce import outcome as outcomes
+from dipsearch.reproduce.outcome import outcome
+from dipsearch.reproduce.published import STOPS, Published, published
+from dipsearch.reproduce.table import SCALES, SIDES, load_table, plan
+from dipsearch.run import RunStore
+from dipsearch.search.evaluation import Protocol
+from dipsearch.search.rerun import Rerun
+
+TABLES = list(catalog.names("tables"))
+
+
+def has(*names):
+    return all(not missing(load_dataset(name), data_folder()) for name in names)
+
+
+# Protocols
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_is_planned(name, scale):
+    table = load_table(name)
+    for side in SIDES:
+        planned = plan(table, scale, sides=dict.fromkeys(table.differences, side))
+        assert set(planned.shows) >= set(table.rows)
+        assert {fit for fit, _ in planned.shows.values()} == set(planned.candidates)
+        recipe = planned.task.recipe
+        assert recipe.stop == "fixed" or recipe.patience == recipe.iterations  # else the budget's number is missing
+
+
+def recipe_of(name, **sides):
+    return plan(load_table(name), sides=sides).task.recipe
+
+
+def test_the_protocols_are_those_of_papers_and_code():
+    denoise = recipe_of("set9-25")
+    assert (denoise.iterations, denoise.learning_rate, denoise.averaging) == (1800, 0.01, 0.99)
+    assert denoise.input_noise == pytest.approx(1 / 30)
+    assert recipe_of("set9-25", iterations="code").iterations == 3000
+    assert recipe_of("set9-50").input_noise == pytest.approx(1 / 20)
+    inpaint = recipe_of("bernoulli11")
+    assert (inpaint.iterations, inpaint.learning_rate, inpaint.averaging, inpaint.input_noise) == (11000, 1e-3, 0, 0.03)
+    assert recipe_of("set5-x4").input_noise == pytest.approx(1 / 30)
+    assert recipe_of("set5-x4", **{"input-noise": "code"}).input_noise == 0.03
+    assert [recipe_of(f"set14-x{factor}").iterations for factor in (2, 4, 8)] == [2000, 2000, 4000]
+    sgld = plan(load_table("set9-25")).candidates["SGLD"].changes
+    assert (sgld["iterations"], sgld["burn_in"], sgld["thinning"], sgld["weight_noise"]) == (20000, 7000, 50, 2)
+
+
+def parameters(name, row, **sides):
+    planned = plan(load_table(name), sides=sides)
+    channels = planned.task.image_channels
+    return cost(planned.candidates[row].genome, 64, 64, channels).parameters
+
+
+def test_the_networks_are_those_of_papers_and_code():
+    assert parameters("set9-25", "DIP") == 2_217_831
+    assert parameters("set9-25", "NAS-DIP") == 3_924_867
+    assert parameters("bernoulli11", "DIP") == 2_217_573
+    assert parameters("bernoulli11", "NAS-DIP") == 10_710_273
+    assert parameters("set5-x4", "NAS-DIP") == 3_512_835
+    assert parameters("text", "DIP") == 2_217_831
+    assert parameters("text", "DIP", network="code") == 3_002_627
+    assert parameters("region-library", "depth 6") == 2_446_387
+    assert parameters("region-library", "depth 6", network="code") == 2_996_467
+    assert parameters("jpeg", "DIP") == 572_827
+    assert parameters("prior-effect", "DIP") == 2_184_307
+    planned = plan(load_table("region-vase"))
+    assert planned.candidates["DIP"].genome.upsample != load_genome("dip-vase").upsample
+
+
+def test_rows_of_one_fit_share_it():
+    planned = plan(load_table("set9-25"))
+    assert planned.shows["DIP"] == ("DIP", "answer") and planned.shows["DIP, last output"] == ("DIP", "raw")
+    assert "DIP, last output" not in planned.candidates
+    assert {"denoise-quick", "denoise-small"} <= planned.shows.keys()  # found, of this task
+    assert "inpaint-small" not in planned.shows
+
+
+def test_what_is_not_known_is_refused():
+    table = load_table("set9-25")
+    for wrong, message in (
+        ({"scale": "tiny"}, "unknown scale"),
+        ({"sides": {"depth": "code"}}, "unknown difference of set9-25 'depth'; choose from: iterations"),
+        ({"sides": {"iterations": "book"}}, "unknown side 'book'; choose from: code, paper"),
+        ({"pictures": ["mona"]}, "unknown picture of set9-25 'mona'; choose from: baboon, f16"),
+        ({"rows": ["CNN"]}, "unknown row of set9-25 'CNN'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            plan(table, **wrong)
+    assert plan(table, pictures=["house", "set9:f16"]).task.images.evaluation == ("set9:house", "set9:f16")
+
+
+# Published numbers
+
+
+def test_published_numbers_belong_to_tables_and_say_how_they_came():
+    for number in published():
+        assert number.table in TABLES and number.stop in STOPS and number.source and 15 < number.psnr < 45
+    rows = {(number.table, number.row) for number in published()}
+    for name in TABLES:
+        table = load_table(name)
+        known = {*table.rows, *(plan(table).task.baselines)}
+        others = {row for of, row in rows if of == name} - known
+        assert others <= {"CBM3D", "Papyan et al.", "SelfExSR"}, name
+    assert all(number.stop == "oracle" for number in published() if number.row == "NAS-DIP")
+
+
+def test_published_means_are_those_of_their_pictures():
+    for table in ("bernoulli11", "set5-x4"):
+        said = {number.picture: number.psnr for number in published() if (number.table, number.row) == (table, "DIP")}
+        mean = said.pop("")
+        assert set(said) == set(load_dataset(table.split("-")[0]).pictures)
+        assert sum(said.values()) / len(said) == pytest.approx(mean, abs=0.011)
+
+
+# Running one
+
+
+@pytest.fixture
+def toy(room):
+    """A table of two pictures, a genome with two rows, and one with a recipe of its own."""
+    write(room / "tiny.yaml", TINY)
+    data = {
+        "about": "a toy",
+        "source": "made here",
+        "task": str(room / "task.yaml"),
+        "images": [str(room / "4.png"), str(room / "5.png")],
+        "seeds": 2,
+        "recipe": {"iterations": 30, "averaging": 0.9, "window": 5},
+        "rows": {
+            "last": {"genome": str(room / "tiny.yaml"), "shows": "raw"},
+            "tiny": {"genome": str(room / "tiny.yaml")},
+            "two": {"genome": str(room / "tiny.yaml"), "recipe": {"ensemble": 2}},
+        },
+        "found": False,
+        "bands": {100: 60, 50: 5, 10: 0},
+    }
+    return write(room / "toy.yaml", data)
+
+
+def work_of(toy, folder, part=(0, 1), **settings):
+    planned = plan(load_table(str(toy)), **settings)
+    protocol = Protocol(planned.task, planned.effort, "full", "reproduce", planned.task.recipe, "cpu")
+    return planned, Rerun(protocol, planned.candidates, RunStore(folder), 0, planned.effort.seeds, part)
+
+
+def quietly(*arguments):
+    pass
+
+
+def test_rows_say_what_their_fits_were(toy, tmp_path):
+    planned, work = work_of(toy, tmp_path / "runs")
+    runs = list(work.run(quietly))
+    rows = outcome(planned, work).rows.set_index("row")
+    assert list(rows.index) == ["last", "tiny", "two", *planned.task.baselines]
+    assert (rows["fits"] == 4).all() and (rows["of"] == 4).all()
+    tiny = [run for run in runs if run["name"] == "tiny"]
+    mean = lambda field: sum(run[field] for run in tiny) / 4  # noqa: E731
+    assert rows.loc["tiny", "stopped"] == pytest.approx(mean("psnr"))
+    assert rows.loc["tiny", "fixed"] == pytest.approx(mean("final_psnr"))
+    assert rows.loc["tiny", "oracle"] == pytest.approx(mean("oracle_psnr"))
+    assert rows.loc["last", "fixed"] == pytest.approx(mean("raw_psnr"))
+    assert rows.loc["last", "fixed"] != rows.loc["tiny", "fixed"]
+    assert rows.loc["tiny", "sd"] > 0 and rows.loc["two", "seconds"] > rows.loc["tiny", "seconds"]
+    assert work.missing == []
+    text = FORMATS["md"](outcome(planned, work))
+    assert "Mark of tiny: 50 %." in text or "Mark of tiny: 100 %." in text
+
+
+def found_in(folder):
+    runs, _ = RunStore(folder).load("toy")
+    return {(run["name"], run["digest"], run["seed"]): run["psnr"] for run in runs}
+
+
+def test_slices_of_time_end_within_fits_and_give_what_one_would(toy, tmp_path):
+    _, whole = work_of(toy, tmp_path / "whole")
+    assert len(list(whole.run(quietly))) == 16
+    for left in range(8, 0, -1):
+        _, work = work_of(toy, tmp_path / "sliced")
+        assert len(work.missing) == left
+        with pytest.raises(Paused, match="not begun"):
+            list(work.run(quietly, until=0))
+        name, instance = work.missing[0]
+        judged = (work.store, name, work.genomes[name].genome, instance)
+        protocol, iterations = work.protocol.changed(work.genomes[name].changes), []
+        with pytest.raises(Paused, match="kept at iteration 10"):
+            protocol.evaluate(*judged, until=0)
+        assert len(list((tmp_path / "sliced" / "toy").glob("*.unfinished"))) == 1
+        protocol.evaluate(*judged, lambda iteration, score, seen=iterations: seen.append(iteration))
+        assert iterations == [20, 30]
+    assert found_in(tmp_path / "sliced") == found_in(tmp_path / "whole")
+
+
+def test_parts_make_every_fit_once(toy, tmp_path):
+    made = []
+    for index in range(3):
+        _, work = work_of(toy, tmp_path / "runs", part=(index, 3))
+        assert len(work.missing) == work.fits
+        made += [run["name"] for run in work.run(quietly)]
+    _, work = work_of(toy, tmp_path / "runs")
+    assert work.missing == [] and work.fits == 8
+    assert sorted(made) == sorted([*["tiny", "two"] * 4, *work.protocol.task.baselines * 4])
+
+
+def test_the_difference_is_of_the_same_kind_over_the_same_pictures(toy, tmp_path, monkeypatch):
+    def say(*numbers):
+        said = {picture: Published("toy", "tiny", picture, value, stop, "x") for picture, value, stop in numbers}
+        monkeypatch.setattr(outcomes, "numbers", lambda table, row: said if row == "tiny" else {})
+        planned, work = work_of(toy, tmp_path / "runs", pictures=pictures)
+        return outcome(planned, work).rows.set_index("row").loc["tiny"]
+
+    pictures = None
+    _, work = work_of(toy, tmp_path / "runs")
+    runs = [run for run in work.run(quietly) if run["name"] == "tiny"]
+    mean = lambda field, of=runs: sum(run[field] for run in of) / len(of)  # noqa: E731
+    assert say(("", 20.0, "fixed"))["difference"] == pytest.approx(mean("final_psnr") - 20)
+    assert say(("", 20.0, "oracle"))["difference"] == pytest.approx(mean("oracle_psnr") - 20)
+    pictures = [str(toy.parent / "4.png")]
+    of_one = [run for run in runs if run["image"].endswith("4.png")]
+    assert say(("", 20.0, "fixed"))["difference"] is None  # of other pictures
+    row = say(("", 20.0, "fixed"), ("4.png", 21.0, "fixed"), ("5.png", 19.0, "fixed"))
+    assert row["published"] == 21 and row["difference"] == pytest.approx(mean("final_psnr", of_one) - 21)
+
+
+def test_the_command_line_runs_pauses_and_writes(toy, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "results")]
+    assert main(["reproduce", str(toy), "--budget", "0", *out]) == 0
+    assert "0/4" in capsys.readouterr().out
+    assert main(["reproduce", str(toy), "--budget", "1e-9s", *out]) == 0
+    assert "the time is over" in capsys.readouterr().err
+    assert main(["reproduce", str(toy), "--format", "md", "-o", str(tmp_path / "toy.md"), *out]) == 0
+    written = (tmp_path / "toy.md").read_text()
+    assert written.startswith("# toy\n") and f"Made by `dipsearch reproduce {toy}`" in written and "4/4" in written
+    capsys.readouterr()
+    assert main(["reproduce", str(toy), "--format", "csv", *out]) == 0
+    captured = capsys.readouterr()
+    assert "0 fits to do, 8 are stored" in captured.err and captured.out.startswith("row,")
+    for wrong, message in (
+        (["--budget", "soon"], "such as 9m"),
+        (["--part", "2/2"], "write K/N"),
+        (["--follow", "network"], "NAME=paper"),
+    ):
+        assert main(["reproduce", str(toy), *wrong, *out]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["reproduce"]) == 2
+
+
+def test_the_list_names_every_table(capsys):
+    assert main(["reproduce", "--list"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == TABLES
+
+
+@pytest.mark.parametrize("name", ["jpeg", "text"])
+def test_a_built_in_table_runs_from_end_to_end(name, tmp_path, capsys):
+    assert main(["reproduce", name, "--scale", "smoke", "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "no number means anything" in out and "1/1" in out
+
+
+# Anchors of the protocols, where the pictures are at hand
+
+needs = lambda *names: pytest.mark.skipif(not has(*names), reason=f"{VARIABLE} does not hold {', '.join(names)}")  # noqa: E731
+
+
+@needs("dip-figures")
+@pytest.mark.parametrize(
+    "sigma, clip, expected", [(25, True, 20.36), (25, False, 20.17), (15, True, 24.63), (50, True, 15.11)]
+)
+def test_noise_levels(sigma, clip, expected):
+    import torch
+
+    truth = read("dip-figures:f16")
+    noisy = NOISES["gaussian"](truth, torch.Generator().manual_seed(0), NoiseOptions(sigma=sigma, clip=clip))
+    assert psnr(noisy, truth, "rgb") == pytest.approx(expected, abs=0.02)
+
+
+@needs("dip-figures")
+@pytest.mark.parametrize("factor, metric, expected", [(4, "rgb", 23.10), (4, "y-border", 24.33), (8, "rgb", 18.55)])
+def test_bicubic(factor, metric, expected):
+    planned = plan(load_table("lab2-sr"))
+    protocol = Protocol(
+        planned.task.model_copy(update={"metric": metric}), planned.effort, "full", "reproduce", planned.task.recipe
+    )
+    (instance,) = protocol.observe(["dip-figures:zebra"], seed=0, repeats=1)
+    options = OPERATORS["downsample"](factor=factor, low_resolution="paper")
+    operator = options.draw(instance.truth, None)
+    from dipsearch.baseline import bicubic
+
+    x = bicubic(options.observe(operator, instance.truth), operator, 0)
+    assert instance.truth.shape[-2:] == (384, 576)
+    assert psnr(x, instance.truth, metric) == pytest.approx(expected, abs=0.02)
+
+
+@needs("dip-figures")
+@pytest.mark.parametrize("factor, expected", [(4, 39.4), (8, 38.7)])
+def test_operator_mismatch(factor, expected):
+    planned = plan(load_table("lab2-sr"))
+    protocol = Protocol(planned.task, planned.effort, "full", "reproduce", planned.task.recipe)
+    (instance,) = protocol.observe(["dip-figures:zebra"], seed=0, repeats=1)
+    options = OPERATORS["downsample"](factor=factor, low_resolution="paper")
+    operator = options.draw(instance.truth, None)
+    observed = options.observe(operator, instance.truth)
+    assert psnr(operator(instance.truth), observed, "rgb") == pytest.approx(expected, abs=0.1)
+
+
+@needs("set9", "bernoulli11", "set5", "set14", "dip-figures")
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_has_its_pictures(name):
+    planned = plan(load_table(name))
+    protocol = Protocol(planned.task, planned.effort, "full", "reproduce", planned.task.recipe)
+    for instance in protocol.observe(list(planned.task.images.evaluation), seed=0, repeats=1):
+        assert min(instance.shape[1:]) >= 96
