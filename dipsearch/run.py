@@ -124,6 +124,11 @@ class RunStore:
         """Where the state of a long fit is kept until its run is saved."""
         return self.root / task / f"{key}.unfinished"
 
+    def path_of(self, task: str, image: str, key: str) -> Path:
+        """Where the record of a run is kept."""
+        stem = "".join(letter if letter.isalnum() else "_" for letter in image.split(":")[-1].split("/")[-1])[:40]
+        return self.root / task / f"{stem}-{key}.json"
+
     def load(self, task: str) -> tuple[list[dict[str, Any]], list[Path]]:
         """All runs of a task, and the files that could not be read as runs."""
         runs, broken = [], []
@@ -137,8 +142,7 @@ class RunStore:
 
     def save(self, run: Run, fit: "Fit | None" = None) -> Path:
         """Write a run: curve and thumbnail first, the record last and atomically."""
-        stem = "".join(letter if letter.isalnum() else "_" for letter in run.image.split(":")[-1].split("/")[-1])[:40]
-        path = self.root / run.task / f"{stem}-{run.key}.json"
+        path = self.path_of(run.task, run.image, run.key)
         if fit is not None:
             from dipsearch.image import thumbnail
 
@@ -156,8 +160,16 @@ class RunStore:
 def read_run(path: Path) -> dict[str, Any] | None:
     """A run's record, or None where the file is not a whole run of this schema."""
     try:
-        run = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return parse_run(path.read_bytes())
+    except OSError:
+        return None
+
+
+def parse_run(content: bytes) -> dict[str, Any] | None:
+    """As `read_run`, of a file's content."""
+    try:
+        run = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(run, dict) or run.get("schema") != SCHEMA:
         return None

@@ -12,6 +12,7 @@ from dipsearch.cli.inspect import explain, export_group, leaderboard, list_comma
 from dipsearch.cli.options import INTERRUPTED, program
 from dipsearch.cli.reproduce import reproduce
 from dipsearch.cli.rerun import rerun
+from dipsearch.cli.runs import runs_group
 from dipsearch.cli.search import search
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.run import package_version
@@ -39,6 +40,7 @@ for command in (
     bench_group,
     data_group,
     export_group,
+    runs_group,
     list_command,
     show,
 ):

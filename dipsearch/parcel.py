@@ -1,0 +1,97 @@
+"""Runs in one file, to take them to another machine: a .tar.xz of records and curves, without pictures."""
+
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dipsearch.error import UsageError
+from dipsearch.run import RunStore, parse_run, run_key, subject_of, write_atomically
+
+LARGEST = 64 * 2**20  # bytes of an entry; a record has a few thousand
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of a parcel: runs that are new here, that were here already, and entries that are no runs."""
+
+    new: int
+    known: int
+    unreadable: int
+
+
+def pack(store: RunStore, file: Path, tasks: list[str]) -> int:
+    """Write the runs of tasks (none: of all) into a file; how many.
+
+    Raises:
+        UsageError: there are none.
+    """
+    chosen = tasks or sorted(path.name for path in store.root.glob("*") if path.is_dir())
+    paths = [path for task in chosen for path in sorted((store.root / task).glob("*.json")) if _read(path)]
+    if not paths:
+        raise UsageError(f"no runs{' of ' + ', '.join(tasks) if tasks else ''} under {store.root}")
+
+    def write(temporary: Path) -> None:
+        with tarfile.open(temporary, "w:xz") as parcel:
+            for path in paths:
+                for each in (path.with_suffix(".csv"), path):  # the record last, as in the store
+                    if each.exists():
+                        parcel.add(each, arcname=f"{each.parent.name}/{each.name}", recursive=False)
+
+    write_atomically(file, write)
+    return len(paths)
+
+
+def merge(store: RunStore, file: Path) -> Merged:
+    """Add the runs of a parcel that a store does not hold. Where a run goes follows from what it is, not from its name.
+
+    Raises:
+        UsageError: the file is no parcel.
+    """
+    new = known = unreadable = 0
+    curves: dict[str, bytes] = {}
+    for name, content in _entries(file):
+        if name.endswith(".csv"):
+            curves = {name.removesuffix(".csv"): content}  # that of the record that follows
+            continue
+        run = parse_run(content)
+        if run is None or not name.endswith(".json") or not _sound(run):
+            unreadable += 1
+            continue
+        key = run_key(
+            run["protocol"],
+            subject_of(run["genome_key"] or run["name"], run["recipe_changes"]),
+            run["digest"],
+            run["seed"],
+        )
+        if store.find(run["task"], key):
+            known += 1
+            continue
+        path = store.path_of(run["task"], run["image"], key)
+        if (curve := curves.pop(name.removesuffix(".json"), None)) is not None:
+            write_atomically(path.with_suffix(".csv"), lambda temporary, curve=curve: temporary.write_bytes(curve))  # type: ignore[misc]
+        write_atomically(path, lambda temporary, content=content: temporary.write_bytes(content))  # type: ignore[misc]
+        new += 1
+    return Merged(new, known, unreadable)
+
+
+def _entries(file: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        with tarfile.open(file, "r:xz") as parcel:
+            for entry in parcel:
+                if entry.isfile() and entry.size <= LARGEST and (opened := parcel.extractfile(entry)) is not None:
+                    yield entry.name, opened.read()
+    except (OSError, EOFError, tarfile.TarError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UsageError(f"{file}: not a whole parcel of runs: {reason}") from None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return parse_run(path.read_bytes())
+
+
+def _sound(run: dict[str, Any]) -> bool:
+    """Whether a run can have a place in a store: its task's name is that of a folder."""
+    task, image = run["task"], run["image"]
+    return isinstance(image, str) and isinstance(task, str) and task not in ("", ".", "..") and Path(task).name == task

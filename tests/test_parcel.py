@@ -1,0 +1,117 @@
+"""Runs packed into one file and merged elsewhere."""
+
+import io
+import json
+import shutil
+import tarfile
+
+import pytest
+from fits import GENOME, tiny
+
+from dipsearch.cli import main
+from dipsearch.error import UsageError
+from dipsearch.parcel import Merged, merge, pack
+from dipsearch.run import RunStore
+from dipsearch.search.evaluation import Protocol
+from dipsearch.task import load_task
+
+
+def store_with(room, folder, *genomes):
+    """A store of runs of the tiny task."""
+    task = load_task(str(room / "task.yaml"))
+    protocol = Protocol(task, task.search["quick"], "quick", "search", task.recipe_for(task.search["quick"]), "cpu")
+    store = RunStore(folder)
+    (instance,) = protocol.observe([task.images.search[0]], seed=0, repeats=1)
+    for number, genome in enumerate(genomes):
+        protocol.evaluate(store, f"genome {number}", genome, instance)
+    return store
+
+
+def contents(store):
+    return {path.relative_to(store.root): path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def packed(room, tmp_path):
+    store = store_with(room, tmp_path / "runs", GENOME, tiny(channels_skip=2))
+    assert pack(store, tmp_path / "two.tar.xz", []) == 2
+    return store, tmp_path / "two.tar.xz"
+
+
+def test_runs_arrive_as_they_left(packed, tmp_path):
+    store, file = packed
+    other = RunStore(tmp_path / "other")
+    assert merge(other, file) == Merged(new=2, known=0, unreadable=0)
+    expected = {path: content for path, content in contents(store).items() if path.suffix in (".json", ".csv")}
+    assert contents(other) == expected and len(expected) == 4
+    assert merge(other, file) == Merged(new=0, known=2, unreadable=0)
+    assert contents(other) == expected
+
+
+def test_only_what_is_missing_is_added(packed, room, tmp_path):
+    _, file = packed
+    other = store_with(room, tmp_path / "other", GENOME)
+    before = contents(other)
+    assert merge(other, file) == Merged(new=1, known=1, unreadable=0)
+    assert {path: content for path, content in contents(other).items() if path in before} == before
+    assert len(other.load("task")[0]) == 2
+
+
+def test_tasks_can_be_chosen(packed, tmp_path):
+    store, _ = packed
+    shutil.copytree(store.root / "task", store.root / "second")
+    assert pack(store, tmp_path / "one.tar.xz", ["second"]) == 2
+    with pytest.raises(UsageError, match="no runs of third"):
+        pack(store, tmp_path / "none.tar.xz", ["third"])
+    assert not (tmp_path / "none.tar.xz").exists()
+
+
+def parcel_of(path, *entries):
+    with tarfile.open(path, "w:xz") as parcel:
+        for name, content in entries:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            parcel.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_a_foreign_parcel_writes_nowhere_else(packed, tmp_path):
+    store, _ = packed
+    (path, *_) = sorted(store.root.rglob("*.json"))
+    run = json.loads(path.read_bytes())
+    file = parcel_of(
+        tmp_path / "bad.tar.xz",
+        ("../../escaped.json", json.dumps(run).encode()),  # a run under a strange name goes where runs go
+        ("/etc/absolute.json", json.dumps(run | {"task": "../up"}).encode()),
+        ("task/up.json", json.dumps(run | {"task": ".."}).encode()),
+        ("task/image.json", json.dumps(run | {"image": ["x"]}).encode()),
+        ("task/torn.json", b'{"schema": 1'),
+        ("task/other.json", b'{"schema": 99}'),
+    )
+    other = RunStore(tmp_path / "deep" / "er" / "runs")
+    assert merge(other, file) == Merged(new=1, known=0, unreadable=5)
+    assert list(contents(other)) == [path.relative_to(store.root)]
+    assert not list(tmp_path.rglob("escaped*")) and not list((tmp_path / "deep").rglob("up*"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a parcel", None])
+def test_what_is_no_parcel_is_refused(packed, tmp_path, content):
+    _, file = packed
+    bad = tmp_path / "bad.tar.xz"
+    bad.write_bytes(file.read_bytes()[: file.stat().st_size // 2] if content is None else content)
+    with pytest.raises(UsageError, match=r"bad\.tar\.xz: not a whole parcel of runs"):
+        merge(RunStore(tmp_path / "other"), bad)
+
+
+def test_the_command_line_packs_and_merges(packed, tmp_path, capsys):
+    store, _ = packed
+    out = tmp_path / "results"
+    shutil.copytree(store.root, out / "runs")
+    file = str(tmp_path / "all.tar.xz")
+    assert main(["runs", "pack", file, "--out", str(out)]) == 0
+    assert "2 runs" in capsys.readouterr().out
+    assert main(["runs", "merge", file, "--out", str(tmp_path / "there")]) == 0
+    assert "2 new, 0 were there" in capsys.readouterr().out
+    assert main(["runs", "merge", file, "--out", str(out)]) == 0
+    assert "0 new, 2 were there" in capsys.readouterr().out
+    assert main(["runs", "merge", str(tmp_path / "absent"), "--out", str(out)]) == 2
