@@ -1,4 +1,4 @@
-# make demo: install into .venv and run the main job.  make test: install into .venv and run all checks.
+# make demo: install into .venv and run the main job.  make test: install into .venv and run the everyday checks.
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
@@ -15,7 +15,7 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/pytest -n logical --dist worksteal
+	$(VENV)/bin/pytest -n logical --dist worksteal -m "not slow"
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -52,6 +52,7 @@ def test_networks_have_the_width_that_was_asked_for(family):
     assert 2 < many / few < 4.5
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_step_benchmark(monkeypatch, tmp_path):
     monkeypatch.setattr(step, "ROUNDS", 1)
     row = step.cell("two-level", 4, 32, "float32")

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from PIL import Image
 
 from dipsearch.cli import main
+from dipsearch.cli.options import Duration
 
 ROOT = Path(__file__).parent.parent
 TINY_SPACE = """
@@ -106,6 +108,7 @@ def test_main_job(folder: Path, capsys: Captured) -> None:
     assert "not evidence" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_printed_commands_run_as_printed(folder: Path) -> None:
     """A user pastes what the search printed."""
     printed = as_process(arguments(folder, "search"), folder).stdout
@@ -324,6 +327,7 @@ def test_nothing_to_rank(folder: Path, capsys: Captured) -> None:
     assert "dipsearch search" in refused(capsys, arguments(folder, "rerun"))
 
 
+@pytest.mark.slow
 def test_full_disk(folder: Path) -> None:
     given = arguments(folder, "rerun", "--genome", f"{folder}/published.yaml")
     ended = as_process(given, folder, preexec_fn=largest_file(100))
@@ -333,6 +337,7 @@ def test_full_disk(folder: Path) -> None:
     assert [path for path in (folder / "out").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_full_disk_while_a_study_is_made(folder: Path) -> None:
     ended = as_process(arguments(folder, "search"), folder, preexec_fn=largest_file(20_000))
     assert ended.returncode == 1
@@ -354,3 +359,16 @@ def test_user_pictures_take_the_place_of_the_tasks(folder: Path, capsys: Capture
     captured = capsys.readouterr()
     assert "mine/own.png" in captured.err
     assert "a.png" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0), ("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("1d", 86400)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "nan", "m", "", "9 weeks"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="such as 9m"):
+        Duration().convert(text, None, None)

@@ -404,6 +404,7 @@ def test_the_command_prints_the_table(tmp_path, capsys):
     assert "run: dipsearch rerun --task denoise" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_take_seconds(tmp_path):
     runs = (
         record(

@@ -505,6 +505,7 @@ def wait_for_runs(room, process, count):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_and_repeats_no_fit(room):
     write_task(room, recipe={"iterations": 80})
     process = start_search(room, "--trials", "14", "--pruner", "none")
@@ -530,6 +531,7 @@ def test_a_search_that_is_killed_goes_on_and_repeats_no_fit(room):
     assert all(part.name.startswith(".") for part in (room / "out").rglob("*.part"))  # at most hidden leftovers
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_says_how_to_go_on_and_that_works(room, capsys):
     write_task(room, recipe={"iterations": 200})
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored signal would be inherited

@@ -26,7 +26,14 @@ POSITIVE = click.FloatRange(0, min_open=True)
     "--preset", default="quick", show_default=True, help="Sizes and budgets, by name in the task: quick, …, thorough."
 )
 @click.option("--trials", type=click.IntRange(1), help="Total to be finished or pruned; the preset says how many.")
-@click.option("--timeout", type=click.FloatRange(1), help="Seconds after which no trial starts, as the preset says.")
+@click.option(
+    "--timeout",
+    "--budget",
+    "timeout",
+    type=options.Duration(),
+    metavar="TIME",
+    help="No trial starts after this time (90, 9m, 2h).  [default: as the preset says]",
+)
 @options.iterations
 @options.precision
 @click.option("--study", "study_name", metavar="NAME", help="Name of the study.  [default: TASK-SPACE-PRESET]")
