@@ -7,6 +7,7 @@ them as NAME/FILE (a dash of the name may be an underscore there).
 
 import hashlib
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,8 @@ def locate(name: str) -> Path:
     file = dataset.pictures[picture]
     path = _folder_of(dataset, data_folder()) / file
     if not path.exists():
-        raise UsageError(f"{name}: not fetched yet ({path}); run: dipsearch data fetch {of}")
+        own = f" --data-dir {shlex.quote(os.environ[VARIABLE])}" if os.environ.get(VARIABLE) else ""
+        raise UsageError(f"{name}: not fetched yet ({path}); run: dipsearch data fetch {of}{own}")
     if _sha256(path) != dataset.files[file].sha256:
         raise UsageError(f"{path}: not the published file (its SHA-256 differs); remove it and fetch {of} again")
     return path
@@ -150,4 +152,7 @@ def _folder_of(dataset: DataSet, folder: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -1,5 +1,7 @@
 """Runs in one file, to take them to another machine: a .tar.xz of records and curves, without pictures."""
 
+import io
+import lzma
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from dipsearch.error import UsageError
-from dipsearch.run import RunStore, parse_run, run_key, subject_of, write_atomically
+from dipsearch.run import RunStore, parse_run, read_run, run_key, subject_of, write_atomically
 
-LARGEST = 64 * 2**20  # bytes of an entry; a record has a few thousand
+LARGEST = 2 * 2**30  # bytes, unpacked: a record and its curve have about ten thousand
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ def pack(store: RunStore, file: Path, tasks: list[str]) -> int:
         UsageError: there are none.
     """
     chosen = tasks or sorted(path.name for path in store.root.glob("*") if path.is_dir())
-    paths = [path for task in chosen for path in sorted((store.root / task).glob("*.json")) if _read(path)]
+    paths = [path for task in chosen for path in sorted((store.root / task).glob("*.json")) if read_run(path)]
     if not paths:
         raise UsageError(f"no runs{' of ' + ', '.join(tasks) if tasks else ''} under {store.root}")
 
@@ -78,17 +80,17 @@ def merge(store: RunStore, file: Path) -> Merged:
 
 def _entries(file: Path) -> Iterator[tuple[str, bytes]]:
     try:
-        with tarfile.open(file, "r:xz") as parcel:
+        with lzma.open(file) as opened:  # to its end, where its checksum is
+            content = opened.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise UsageError(f"{file}: more than {LARGEST // 2**20} MiB, unpacked; pack fewer tasks at once")
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as parcel:
             for entry in parcel:
-                if entry.isfile() and entry.size <= LARGEST and (opened := parcel.extractfile(entry)) is not None:
-                    yield entry.name, opened.read()
-    except (OSError, EOFError, tarfile.TarError) as error:
+                if entry.isfile() and (inside := parcel.extractfile(entry)) is not None:
+                    yield entry.name, inside.read()
+    except (OSError, EOFError, lzma.LZMAError, tarfile.TarError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UsageError(f"{file}: not a whole parcel of runs: {reason}") from None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return parse_run(path.read_bytes())
 
 
 def _sound(run: dict[str, Any]) -> bool:

@@ -118,6 +118,22 @@ def test_a_folder_of_ones_own_is_used_and_checked(served, tmp_path):
     assert served.asked == ["1.png"] and read("toy-set:b").shape == (1, 3, 20, 24)
 
 
+def test_the_hint_names_the_folder_that_was_asked_for(served, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=rf"run: dipsearch data fetch toy-set --data-dir {tmp_path}/data"):
+        read("toy-set:a")
+    monkeypatch.delenv("DIPSEARCH_DATA")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(UsageError, match=r"run: dipsearch data fetch toy-set$"):
+        read("toy-set:a")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(served, tmp_path):
+    (tmp_path / "data" / "toy-set" / "a.png").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"a\.png: cannot be read"):
+        read("toy-set:a")
+    assert main(["data", "fetch", "toy-set"]) == 2
+
+
 def test_a_file_that_was_cut_short_is_asked_for_again(served, tmp_path):
     served.truncated.add("1.png")
     assert dataset.fetch(load_dataset("toy-set"), tmp_path / "data") == ["a.png", "b.png", "c.png"]

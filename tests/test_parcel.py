@@ -103,6 +103,25 @@ def test_what_is_no_parcel_is_refused(packed, tmp_path, content):
         merge(RunStore(tmp_path / "other"), bad)
 
 
+def test_a_bit_that_flipped_on_the_way_is_noticed(packed, tmp_path):
+    _, file = packed
+    content = file.read_bytes()
+    for place in range(0, len(content), len(content) // 40):
+        flipped = tmp_path / "flipped.tar.xz"
+        flipped.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        other = RunStore(tmp_path / "other")
+        with pytest.raises(UsageError, match="not a whole parcel"):
+            merge(other, flipped)
+        assert not other.root.exists()
+
+
+def test_what_is_no_file_is_not_packed(packed, tmp_path):
+    store, _ = packed
+    (store.root / "task" / "folder.json").mkdir()
+    (store.root / "task" / "dangling.json").symlink_to(tmp_path / "nowhere")
+    assert pack(store, tmp_path / "again.tar.xz", []) == 2
+
+
 def test_the_command_line_packs_and_merges(packed, tmp_path, capsys):
     store, _ = packed
     out = tmp_path / "results"

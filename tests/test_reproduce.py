@@ -5,9 +5,10 @@ from fits import TINY
 from studies import write
 
 from dipsearch import catalog
+from dipsearch.baseline import BASELINES
 from dipsearch.cli import main
 from dipsearch.dataset import VARIABLE, data_folder, load_dataset, missing
-from dipsearch.error import Paused, UsageError
+from dipsearch.error import DipsearchError, Paused, UsageError
 from dipsearch.genome import load_genome
 from dipsearch.image import read
 from dipsearch.metric import psnr
@@ -19,9 +20,11 @@ from dipsearch.reproduce.outcome import outcome
 from dipsearch.reproduce.published import STOPS, Published, published
 from dipsearch.reproduce.table import SCALES, SIDES, load_table, plan
 from dipsearch.run import RunStore
+from dipsearch.search import evaluation
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.rerun import Rerun
 
+load_yaml = catalog.read_yaml
 TABLES = list(catalog.names("tables"))
 
 
@@ -60,6 +63,11 @@ def test_the_protocols_are_those_of_papers_and_code():
     assert recipe_of("set5-x4", **{"input-noise": "code"}).input_noise == 0.03
     assert [recipe_of(f"set14-x{factor}").iterations for factor in (2, 4, 8)] == [2000, 2000, 4000]
     sgld = plan(load_table("set9-25")).candidates["SGLD"].changes
+    assert "patience" not in sgld  # its own rule: fixed
+    for name, expected in {"set9-25": (3000, 1 / 30), "set5-x4": (2000, 0.03), "set14-x8": (2000, 0.03)}.items():
+        planned = plan(load_table(name))
+        nas = planned.task.recipe.model_copy(update=planned.candidates["NAS-DIP"].changes)
+        assert (nas.iterations, nas.input_noise) == pytest.approx(expected) and nas.patience == nas.iterations
     assert (sgld["iterations"], sgld["burn_in"], sgld["thinning"], sgld["weight_noise"]) == (20000, 7000, 50, 2)
 
 
@@ -205,14 +213,77 @@ def test_slices_of_time_end_within_fits_and_give_what_one_would(toy, tmp_path):
         assert len(list((tmp_path / "sliced" / "toy").glob("*.unfinished"))) == 1
         protocol.evaluate(*judged, lambda iteration, score, seen=iterations: seen.append(iteration))
         assert iterations == [20, 30]
+    assert len(list(work.run(quietly))) == 8  # the baselines
     assert found_in(tmp_path / "sliced") == found_in(tmp_path / "whole")
 
 
-def test_parts_make_every_fit_once(toy, tmp_path):
+def test_a_slice_of_time_is_no_longer_for_baselines(toy, tmp_path):
+    _, work = work_of(toy, tmp_path / "runs")
+    with pytest.raises(Paused, match=r"observation on .*: not begun"):
+        next(work.run(quietly, until=0))
+    assert not list((tmp_path / "runs").rglob("*.json"))
+
+
+def test_a_state_that_cannot_be_written_is_not_said_to_be_kept(toy, tmp_path, monkeypatch):
+    def full(path, write):
+        raise DipsearchError("disk full")
+
+    _, work = work_of(toy, tmp_path / "runs")
+    monkeypatch.setattr(evaluation, "write_atomically", full)
+    with pytest.raises(DipsearchError, match="disk full"):
+        work.protocol.evaluate(work.store, "tiny", work.genomes["tiny"].genome, work.instances[0], until=0)
+
+
+def test_a_half_done_table_weights_pictures_alike(toy, tmp_path):
+    planned, work = work_of(toy, tmp_path / "runs", rows=["tiny"])
+    runs = []
+    for instance in work.instances[:3]:  # both pictures, then the first with the second seed
+        runs.append(work.protocol.evaluate(work.store, "tiny", work.genomes["tiny"].genome, instance))
+    row = outcome(planned, work).rows.set_index("row").loc["tiny"]
+    first, second, again = (run["final_psnr"] for run in runs)
+    assert row["fixed"] == pytest.approx(((first + again) / 2 + second) / 2)
+    assert row["fits"] == 3 and row["of"] == 4 and row["sd"] != row["sd"]  # one whole seed has none
+
+
+def test_a_baseline_of_the_same_observation_is_computed_once(toy, tmp_path, monkeypatch):
+    computed = []
+    monkeypatch.setitem(BASELINES, "observation", lambda y, operator, sigma: computed.append(y) or y)
+    data = load_yaml(toy) | {"noise": {"name": "none"}, "baselines": ["observation"]}
+    quiet = write(toy.parent / "quiet.yaml", data)
+    _, work = work_of(quiet, tmp_path / "runs")
+    runs = [run for run in work.run(quietly) if run["genome_key"] is None]
+    assert len(runs) == 4 and len(computed) == 2
+    assert {run["image"]: run["psnr"] for run in runs[:2]} == {run["image"]: run["psnr"] for run in runs[2:]}
+
+
+@pytest.mark.parametrize("wrong", [{"shrink": 99}, {"size": 4}, {"multiple_of": 1000}, {"rows": {}}, {"colour": 1}])
+def test_a_wrong_table_is_refused_on_one_line(toy, wrong):
+    path = write(toy.parent / "wrong.yaml", load_yaml(toy) | wrong)
+    with pytest.raises(UsageError, match=rf"wrong\.yaml, line \d+: {next(iter(wrong))}") as error:
+        load_table(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_copy_with_other_settings_has_no_published_numbers(tmp_path):
+    names = {}
+    for name, sigma in (("same", 25), ("other", 75)):
+        data = load_yaml(catalog.locate("tables", "set9-25"))
+        (tmp_path / name).mkdir()
+        changes = {} if sigma == 25 else {"noise": {"name": "gaussian", "sigma": sigma}}
+        names[name] = write(tmp_path / name / "set9-25.yaml", data | changes)
+    shown = {}
+    for name, path in names.items():
+        planned = plan(load_table(str(path)))
+        shown[name] = outcomes._row(planned, "DIP", [], 0)["published"]
+    assert shown == {"same": 30.43, "other": None}
+
+
+def test_parts_make_every_fit_once_and_share_every_row(toy, tmp_path):
     made = []
     for index in range(3):
         _, work = work_of(toy, tmp_path / "runs", part=(index, 3))
         assert len(work.missing) == work.fits
+        assert {name for name, _ in work.missing} == {"tiny", "two"}
         made += [run["name"] for run in work.run(quietly)]
     _, work = work_of(toy, tmp_path / "runs")
     assert work.missing == [] and work.fits == 8
@@ -223,6 +294,7 @@ def test_the_difference_is_of_the_same_kind_over_the_same_pictures(toy, tmp_path
     def say(*numbers):
         said = {picture: Published("toy", "tiny", picture, value, stop, "x") for picture, value, stop in numbers}
         monkeypatch.setattr(outcomes, "numbers", lambda table, row: said if row == "tiny" else {})
+        monkeypatch.setattr(outcomes, "_as_published", lambda plan: True)
         planned, work = work_of(toy, tmp_path / "runs", pictures=pictures)
         return outcome(planned, work).rows.set_index("row").loc["tiny"]
 

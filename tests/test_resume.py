@@ -97,6 +97,20 @@ def test_an_interrupted_fit_is_the_uninterrupted_one(settings, precision):
     same_with_uncertainty(finished(going), whole)
 
 
+def test_a_member_that_had_ended_keeps_its_last_output():
+    rule = {"stop": "es-wmv", "window": 4, "patience": 6, "input_noise": 0.3}
+    settings = {"kind": Ensemble, "ensemble": 3, "iterations": 400, **rule}
+    whole = begin(**settings)
+    result = finished(whole)
+    ends = sorted(each.iteration for each in whole.members)
+    assert ends[0] < ends[-1]
+    going = begin(**settings)
+    going.advance(ends[0] + 5)
+    again = begin(**settings)
+    again.resume(saved_and_loaded(going.state()))
+    assert finished(again).curve["raw"] == result.curve["raw"]
+
+
 @pytest.mark.parametrize("at", [1, 7, 10, 25])
 @pytest.mark.parametrize("kind", [Fitting, Ensemble])
 def test_a_fit_interrupted_once_is_the_uninterrupted_one(kind, at):

@@ -68,11 +68,9 @@ def reproduce(
     TABLE is a name (--list), or a YAML file. Fits that exist are not repeated, so the same command goes on after an
     interruption; with --budget 0 it only shows what there is.
     """
-    import time
-
     from dipsearch import catalog
     from dipsearch.cli.terminal import reporting
-    from dipsearch.error import Paused, UsageError
+    from dipsearch.error import UsageError
     from dipsearch.report.reproduction import FORMATS
     from dipsearch.reproduce.outcome import outcome
     from dipsearch.reproduce.table import load_table, plan
@@ -98,13 +96,9 @@ def reproduce(
     )
     protocol = Protocol(planned.task, planned.effort, scale, "reproduce", planned.task.recipe, device)
     work = Rerun(protocol, planned.candidates, RunStore(out / "runs"), seed, planned.effort.seeds, part)
-    code = 0
     with reporting() as reporter:
         try:
-            failures = fit_all(reporter, work, time.monotonic() + budget) if budget else []
-            code = 1 if failures else 0
-        except Paused as paused:
-            reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
+            failures = fit_all(reporter, work, command, budget) if budget else []
         except KeyboardInterrupt:
             reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
             return options.INTERRUPTED
@@ -118,7 +112,7 @@ def reproduce(
         told = f"{text}- Made by `{again}`.\n" if form == "md" else text
         write_atomically(output, lambda temporary: temporary.write_text(told, encoding="utf-8"))
     click.echo(text, nl=False)
-    return code
+    return 1 if failures else 0
 
 
 def _side(text: str) -> tuple[str, str]:

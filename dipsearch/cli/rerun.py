@@ -66,11 +66,8 @@ def rerun(
     The task's published network and the classical baselines run beside them. Runs that exist are not
     repeated, so the same command resumes.
     """
-    import time
-
     from dipsearch import catalog
     from dipsearch.cli.terminal import reporting
-    from dipsearch.error import Paused
     from dipsearch.fitting.device import pick_device
     from dipsearch.run import RunStore
     from dipsearch.search.evaluation import Protocol
@@ -86,11 +83,8 @@ def rerun(
     protocol = Protocol(task, effort, preset, "rerun", recipe, device)
     with reporting() as reporter:
         work = Rerun(protocol, rerun_genomes(task, store, top, list(genomes)), store, seed, effort.seeds, part)
-        failures: list[str] = []
         try:
-            failures = fit_all(reporter, work, time.monotonic() + budget)
-        except Paused as paused:
-            reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
+            failures = fit_all(reporter, work, command, budget)
         except KeyboardInterrupt:
             reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
             return options.INTERRUPTED
@@ -103,9 +97,12 @@ def rerun(
     return 1 if failures else 0
 
 
-def fit_all(reporter: "Reporter", work: "Rerun", until: float = float("inf")) -> list[str]:
-    """Run what is missing, say how it goes, and give back what failed; Paused past `until` (`time.monotonic`)."""
+def fit_all(reporter: "Reporter", work: "Rerun", command: str, budget: float) -> list[str]:
+    """Run what is missing for `budget` seconds, say how it goes and how to go on, and give back what failed."""
+    import time
+
     from dipsearch.cli.terminal import duration
+    from dipsearch.error import Paused
     from dipsearch.search.evaluation import failed
 
     total, done, failures = len(work.missing), 0, list[str]()
@@ -113,24 +110,26 @@ def fit_all(reporter: "Reporter", work: "Rerun", until: float = float("inf")) ->
         reporter.line(f"warning: {picture} was searched on, too: what it shows is no evidence")
     stored = work.fits - total
     reporter.line(f"{len(work.genomes)} genomes: {total} fits to do, {stored} are stored")
-    if total:
+    if total and budget == float("inf"):  # a slice of time has better uses
         reporter.line(f"predicted time: {duration(work.predict())}")
 
     def watch(name: str, instance: Any, iteration: int, psnr: float) -> None:
-        share = iteration / work.protocol.recipe.iterations
-        reporter.fit(done + 1, total, name, instance, share, psnr)
+        reporter.fit(done + 1, total, name, instance, iteration / work.iterations(name), psnr)
 
-    for run in work.run(watch, until):
-        if run["genome_key"] is None:
-            reporter.line(f"baseline {run['name']} on {picture_of(run)}, seed {run['repeat']}  {run['psnr']:.2f} dB")
-            continue
-        done += 1
-        fitted = not failed(run)
-        outcome = f"{run['psnr']:.2f} dB" if fitted else f"{run['status']}: {run['reason']}"
-        subject = f"{run['name']} on {picture_of(run)}, seed {run['repeat']}"
-        reporter.line(f"fit {done}/{total}  {subject}  {outcome}  {duration(run['seconds'])}")
-        if not fitted:
-            failures.append(f"{subject}: {outcome}")
+    try:
+        for run in work.run(watch, time.monotonic() + budget):
+            subject = f"{run['name']} on {picture_of(run)}, seed {run['repeat']}"
+            if run["genome_key"] is None:
+                reporter.line(f"baseline {subject}  {run['psnr']:.2f} dB")
+                continue
+            done += 1
+            fitted = not failed(run)
+            outcome = f"{run['psnr']:.2f} dB" if fitted else f"{run['status']}: {run['reason']}"
+            reporter.line(f"fit {done}/{total}  {subject}  {outcome}  {duration(run['seconds'])}")
+            if not fitted:
+                failures.append(f"{subject}: {outcome}")
+    except Paused as paused:
+        reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
     return failures
 
 

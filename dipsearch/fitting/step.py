@@ -147,7 +147,7 @@ class Step:
 
     def state(self) -> dict[str, Any]:
         """Copies of everything that a resumed fit needs to go on bit for bit."""
-        own = {"tick": self.tick.clone(), "losses": self.losses.clone()}
+        own = {"tick": self.tick.clone(), "losses": self.losses.clone(), "output": self.output.clone()}
         return {**self.snapshot(), "own": own, "generators": [each.get_state() for each in self._generators]}
 
     def resume(self, state: dict[str, Any]) -> None:
@@ -157,6 +157,7 @@ class Step:
         self.restore(state)
         self.tick.copy_(state["own"]["tick"])
         self.losses.copy_(state["own"]["losses"])
+        self.output = state["own"]["output"].to(self.output.device)
 
 
 def _hold_out(operator: Callable[[Tensor], Tensor], y: Tensor, recipe: Recipe, seed: int) -> tuple[Seen, Tensor | None]:

@@ -59,7 +59,7 @@ def lines(made: Outcome) -> Iterator[str]:
     yield (
         "PSNR in dB, means over pictures and seeds: under the stop rule, at the end of the budget (sd over seeds), and "
         "at the oracle's iteration, which the clean picture picked: never comparable with the others. A published "
-        "number is compared with the own one of its kind, over the same pictures."
+        "number is compared with the own one of its kind, over the same pictures, where its kind is known."
     )
     stops = {str(row["stop"]) for row in made.rows.to_dict("records") if row["stop"]}
     for stop in sorted(stops):

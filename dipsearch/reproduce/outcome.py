@@ -5,22 +5,25 @@ from typing import Any
 
 import pandas as pd
 
+from dipsearch import catalog
+from dipsearch.image import expand
 from dipsearch.reproduce.published import Published, numbers, rows_of
-from dipsearch.reproduce.table import Plan
+from dipsearch.reproduce.table import Plan, load_table
 from dipsearch.run import OK
 from dipsearch.search.rerun import Rerun
 
-COMPARED = {"fixed": "fixed", "unknown": "fixed", "none": "fixed", "oracle": "oracle"}  # published stop -> own column
+COMPARED = {"fixed": "fixed", "oracle": "oracle"}  # how a published iteration was chosen -> own column of that kind
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A table with its own numbers; PSNR in dB, means over pictures and seeds.
+    """A table with its own numbers; PSNR in dB, means over seeds, then over pictures.
 
     Columns of `rows`: `row`; `stopped`, `fixed`, `oracle`: PSNR of the answer under the stopping rule, of the
     (averaged) output at the end of the budget, of the best iteration that the clean picture could pick; `sd` of
-    `fixed`, over seeds, of the mean over pictures; `ssim`, `seconds`, `gflop`; `fits` and `of` how many; `published`,
-    how its iteration was chosen (`stop`), and the `difference` of the number of the same kind, over the same pictures.
+    `fixed`, over the seeds that have every picture of the row, of the mean over pictures; `ssim`, `seconds`, `gflop`;
+    `fits` and `of` how many; `published`, how its iteration was chosen (`stop`), and, where that is known, the
+    `difference` of the own number of that kind over the same pictures.
     """
 
     plan: Plan
@@ -38,7 +41,7 @@ def outcome(plan: Plan, work: Rerun) -> Outcome:
         runs = [work.protocol.find(work.store, baseline, instance) for instance in work.instances]
         made.append(_row(plan, baseline, [run for run in runs if run], len(runs)))
     known = {entry["row"] for entry in made}
-    if plan.scale == "full":
+    if _as_published(plan):
         made += [_row(plan, row, [], 0) for row in rows_of(plan.table.name) if row not in known]
     machines = {str(run["machine"]): run["machine"] for entry in made for run in entry.pop("runs")}
     return Outcome(plan, pd.DataFrame(made), list(machines.values()))
@@ -59,8 +62,9 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
         }
     )
     numeric = frame.drop(columns=["picture", "seed"]).astype(float)
-    own = {str(name): float(value) for name, value in numeric.mean().items()}
-    by_seed = frame.assign(fixed=numeric["fixed"]).groupby("seed")["fixed"].mean()
+    frame = frame.assign(**numeric)
+    own = {str(name): float(value) for name, value in frame.groupby("picture")[list(numeric)].mean().mean().items()}
+    by_seed = frame.pivot_table(index="seed", columns="picture", values="fixed").dropna().mean(axis=1)
     told: dict[str, Any] = {
         "row": row,
         **own,
@@ -70,8 +74,8 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
         "runs": good,
     }
     told |= {"failed": len(runs) - len(good), "published": None, "stop": "", "difference": None}
-    if plan.scale == "full" and (said := numbers(plan.table.name, row)):
-        told |= _beside(said, frame.assign(**numeric), whole=len(good) == of and _all_pictures(plan))
+    if _as_published(plan) and (said := numbers(plan.table.name, row)):
+        told |= _beside(said, frame, whole=len(good) == of and _all_pictures(plan))
     return told
 
 
@@ -84,8 +88,10 @@ def _beside(said: dict[str, Published], frame: pd.DataFrame, *, whole: bool) -> 
         value = sum(said[each].psnr for each in sorted(pictures)) / len(pictures)
         stop = said[min(pictures)].stop
         whole = True
-    own = frame.groupby("picture")[COMPARED[stop]].mean().mean()
-    return {"published": value, "stop": stop, "difference": float(own - value) if whole and len(frame) else None}
+    told: dict[str, Any] = {"published": value, "stop": stop}
+    if whole and len(frame) and stop in COMPARED:
+        told["difference"] = float(frame.groupby("picture")[COMPARED[stop]].mean().mean() - value)
+    return told
 
 
 def _final(run: dict[str, Any]) -> float | None:
@@ -94,7 +100,11 @@ def _final(run: dict[str, Any]) -> float | None:
     return value
 
 
-def _all_pictures(plan: Plan) -> bool:
-    from dipsearch.image import expand
+def _as_published(plan: Plan) -> bool:
+    """Whether the table is a built-in one as it stands, and no copy with other settings."""
+    built_in = plan.table.name in catalog.names("tables") and plan.table == load_table(plan.table.name)
+    return built_in and plan.scale == "full"
 
+
+def _all_pictures(plan: Plan) -> bool:
     return len(plan.task.images.evaluation) == len(expand(list(plan.table.images)))

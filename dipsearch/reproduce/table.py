@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from dipsearch import catalog
 from dipsearch.error import UsageError, unknown
 from dipsearch.genome import Part, load_genome, load_genome_file
-from dipsearch.image import expand
+from dipsearch.image import SMALLEST, expand
 from dipsearch.search.rerun import Candidate
 from dipsearch.task import RerunEffort, Task, load_task
 
@@ -59,9 +59,9 @@ class Table(Part):
     task: str
     images: tuple[str, ...] = Field(min_length=1)
     seeds: int = Field(3, ge=1)
-    size: int | None = Field(None, description="pixels a side, around the centre; none: whole pictures")
-    shrink: int = Field(1, ge=1)
-    multiple_of: int = Field(1, ge=1)
+    size: int | None = Field(None, ge=SMALLEST, description="pixels a side, around the centre; none: whole pictures")
+    shrink: int = Field(1, ge=1, le=16)
+    multiple_of: int = Field(1, ge=1, le=512)
     metric: str | None = None
     noise: dict[str, Any] | None = None
     operator: dict[str, Any] = Field(default_factory=dict)
@@ -215,6 +215,8 @@ def _candidates(
     shows: dict[str, tuple[str, Shown]] = {}
     for name, row in sorted(rows.items(), key=lambda item: item[1].shows == "raw"):
         changes = row.recipe | {key: value for key, value in small.items() if key in row.recipe}
+        if "iterations" in changes and "stop" not in changes:  # as in the table: to the end of the budget
+            changes |= {"patience": changes["iterations"]}
         candidate = Candidate(load_genome(row.genome), changes)
         candidates.setdefault(by_key.setdefault(candidate.key, name), candidate)
         shows[name] = (by_key[candidate.key], row.shows)

@@ -168,10 +168,16 @@ class Protocol:
             store.save(run)
         return asdict(run)
 
-    def baseline(self, store: RunStore, name: str, instance: Observation) -> dict[str, Any]:
-        """A classical restoration, as a run."""
+    def baseline(
+        self, store: RunStore, name: str, instance: Observation, twin: Observation | None = None
+    ) -> dict[str, Any]:
+        """A classical restoration, as a run; the same as that of a `twin` of the same damage, if that is stored."""
         if found := self.find(store, name, instance):
             return found
+        if twin is not None and (same := self.find(store, name, twin)):
+            run = self.run(name, None, instance, **{each: same[each] for each in ("psnr", "ssim", "seconds")})
+            store.save(run)
+            return asdict(run)
         started = time.perf_counter()
         if instance.truth is None:
             raise UsageError(f"{instance.image}: no clean picture is known to judge a baseline by")
@@ -246,11 +252,17 @@ class Saver:
         self.path, self.fitting, self._last = path, fitting, time.perf_counter()
 
     def keep(self, *, now: bool = False) -> None:
-        """Write the state, where the last time is long ago."""
-        if now or time.perf_counter() - self._last >= SAVE_EVERY:
+        """Write the state: where the last time is long ago, if that can be done; or `now`, DipsearchError where it
+        cannot."""
+        if now:
+            self._write()
+        elif time.perf_counter() - self._last >= SAVE_EVERY:
             with contextlib.suppress(DipsearchError, RuntimeError):  # a full disk ends the fit when its run is written
-                write_atomically(self.path, lambda temporary: torch.save(self.fitting.state(), temporary))
+                self._write()
             self._last = time.perf_counter()
+
+    def _write(self) -> None:
+        write_atomically(self.path, lambda temporary: torch.save(self.fitting.state(), temporary))
 
 
 def price_of(genome: Genome, instance: Observation) -> Cost:

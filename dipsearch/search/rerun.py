@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from dipsearch import catalog
 from dipsearch.error import Paused, UsageError
 from dipsearch.genome import Genome, load_genome, load_genome_file, parse_genome
@@ -70,17 +72,26 @@ class Rerun:
     @property
     def fits(self) -> int:
         """How many there are in this part."""
-        return len(range(self.part[0], len(self.genomes) * len(self.instances), self.part[1]))
+        return len(self._fits())
+
+    def _fits(self) -> list[tuple[str, Observation]]:
+        """Those of this part, which takes every so many-th instance of each genome, so that parts cost alike."""
+        index, count = self.part
+        return [
+            (name, instance)
+            for row, instance in enumerate(self.instances)
+            for column, name in enumerate(self.genomes)
+            if (row + column) % count == index
+        ]
+
+    def iterations(self, name: str) -> int:
+        """The budget of a genome, by its name here: it may bring its own."""
+        return self._protocols[name].recipe.iterations
 
     @property
     def missing(self) -> list[tuple[str, Observation]]:
         """The fits of this part that the store does not hold, all genomes of one instance before the next instance."""
-        every = [(name, instance) for instance in self.instances for name in self.genomes]
-        return [
-            (name, instance)
-            for name, instance in every[self.part[0] :: self.part[1]]
-            if self.stored(name, instance) is None
-        ]
+        return [(name, instance) for name, instance in self._fits() if self.stored(name, instance) is None]
 
     def stored(self, name: str, instance: Observation) -> dict[str, Any] | None:
         """The stored run of a genome, by its name here, on an instance."""
@@ -95,7 +106,7 @@ class Rerun:
             if fits:
                 step = seconds_per_iteration(self._protocols[name], candidate.genome, fits[0])
                 pixels = sum(math.prod(instance.shape) for instance in fits) / math.prod(fits[0].shape)
-                seconds += step * self.protocol.recipe.iterations * pixels
+                seconds += step * self.iterations(name) * pixels
         return seconds
 
     def run(
@@ -107,8 +118,11 @@ class Rerun:
         clock (`time.monotonic`) is past `until`.
         """
         for instance in self.instances[self.part[0] :: self.part[1]]:
+            twin = next(each for each in self.instances if torch.equal(each.y, instance.y))
             for baseline in self.protocol.task.baselines:
-                yield self.protocol.baseline(self.store, baseline, instance)
+                if time.monotonic() > until:
+                    raise Paused(f"{baseline} on {instance.image}: not begun")
+                yield self.protocol.baseline(self.store, baseline, instance, twin)
         for name, instance in self.missing:
 
             def tell(iteration: int, score: float, name: str = name, instance: Observation = instance) -> None:
