@@ -31,7 +31,7 @@ class Row(Part):
     shows: Shown = "answer"
 
 
-class Protocol(Part):
+class Side(Part):
     """What one side says: changes of the recipe, of the operator, and of rows' genomes (old name to new)."""
 
     recipe: dict[str, Any] = Field(default_factory=dict)
@@ -43,8 +43,8 @@ class Difference(Part):
     """Where a paper and its released code say different things."""
 
     about: str
-    paper: Protocol = Protocol()
-    code: Protocol = Protocol()
+    paper: Side = Side()
+    code: Side = Side()
 
 
 class Table(Part):
@@ -126,8 +126,8 @@ def plan(
     if scale not in SCALES:
         raise UsageError(unknown("scale", scale, SCALES))
     chosen = _sides(table, sides or {})
-    protocols = [getattr(table.differences[name], side) for name, side in chosen.items()]
-    genomes = {old: new for each in protocols for old, new in each.genomes.items()}
+    followed = [getattr(table.differences[name], side) for name, side in chosen.items()]
+    genomes = {old: new for each in followed for old, new in each.genomes.items()}
     wanted = _rows(table, genomes)
     for name in rows or ():
         if name not in wanted:
@@ -138,18 +138,18 @@ def plan(
     whole = {"shrink": table.shrink, "size": table.size, "multiple_of": table.multiple_of, "seeds": table.seeds}
     effort = RerunEffort(**({"size": SMOKE_SIZE, "seeds": 1} if small else whole)).changed(seeds=seeds)
     images = list(SMOKE_IMAGES) if small else _pictures(table, pictures)
-    task = _task(table, protocols, images, effort, {"precision": precision} if precision else {}, smoke=bool(small))
+    task = _task(table, followed, images, effort, {"precision": precision} if precision else {}, smoke=bool(small))
     return Plan(table, scale, chosen, task, effort, candidates, shows)
 
 
 def _task(
-    table: Table, protocols: list[Protocol], images: list[str], effort: RerunEffort, own: dict[str, Any], *, smoke: bool
+    table: Table, followed: list[Side], images: list[str], effort: RerunEffort, own: dict[str, Any], *, smoke: bool
 ) -> Task:
     """The built-in task with what the table, and the sides that it follows, change."""
     base = load_task(table.task)
     recipe = base.recipe.model_dump(exclude_unset=True) | table.recipe
     operator = base.operator.model_dump() | table.operator
-    for each in protocols:
+    for each in followed:
         recipe, operator = recipe | each.recipe, operator | each.operator
     if "file" in operator:
         operator.pop("missing", None)
