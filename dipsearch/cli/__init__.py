@@ -8,6 +8,7 @@ import click
 
 from dipsearch.cli.bench import bench_group
 from dipsearch.cli.data import data_group
+from dipsearch.cli.figure import figure
 from dipsearch.cli.inspect import explain, export_group, leaderboard, list_command, show
 from dipsearch.cli.options import INTERRUPTED, program
 from dipsearch.cli.reproduce import reproduce
@@ -35,6 +36,7 @@ for command in (
     search,
     rerun,
     reproduce,
+    figure,
     leaderboard,
     explain,
     bench_group,

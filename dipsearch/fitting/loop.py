@@ -168,6 +168,11 @@ class Fitting:
         return self._step.mean.value, self._step.output
 
     @property
+    def losses(self) -> list[float]:
+        """Of the iterations since the last check, when a check calls back."""
+        return self._recent().tolist()
+
+    @property
     def statistic(self) -> float | None:
         """The least value so far of what the stopping rule watches, such as the held-out pixels' mean square error;
         None where it watches nothing."""

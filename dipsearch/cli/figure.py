@@ -1,0 +1,90 @@
+"""`dipsearch figure`."""
+
+from pathlib import Path
+
+import click
+
+from dipsearch.cli import options
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--list", "listed", is_flag=True, help="List the figures.")
+@click.option("--picture", help="In place of the figure's own, which scikit-image carries: a name, or a file.")
+@click.option("--size", type=click.IntRange(32, 4096), help="Pixels a side, around the centre.  [default: 256]")
+@click.option(
+    "--share",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="So much of the published iterations.",
+)
+@options.budget
+@options.data_dir
+@options.device
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file that ends in .png, .svg or .pdf.  [default: OUT/figures/NAME.png]",
+)
+@options.out
+@click.pass_obj
+def figure(
+    command: str,
+    name: str | None,
+    listed: bool,
+    picture: str | None,
+    size: int | None,
+    share: float,
+    budget: float,
+    device: str,
+    output: Path | None,
+    out: Path,
+) -> int:
+    """Make a figure of the deep image prior's paper again.
+
+    Its fits are kept under OUT/figures, so the same command goes on after an interruption.
+    """
+    import time
+
+    from dipsearch.cli.terminal import reporting
+    from dipsearch.error import Paused, UsageError
+    from dipsearch.report.figure import check_picture
+    from dipsearch.report.panels import draw_cells, draw_curves
+    from dipsearch.reproduce.figures import FIGURES, clean, figure_named
+    from dipsearch.reproduce.trace import watch
+
+    if listed or name is None:
+        for each, made in FIGURES.items():
+            click.echo(f"{each:<18}{made.about}")
+        if listed:
+            return 0
+        raise UsageError("which figure? Give one of these names")
+    chosen = figure_named(name)
+    path = output or out / "figures" / f"{name}.png"
+    check_picture(path)
+    x = clean(chosen, picture, size)
+    traces, until = chosen.traces(x, share), time.monotonic() + budget
+    total = sum(trace.recipe.iterations for trace in traces)
+    watched, done = [], 0
+    with reporting() as reporter:
+        try:
+            for trace in traces:
+                tell = lambda at, before=done, label=trace.label: reporter.update(  # noqa: E731
+                    before + at, total, f"{label}: iteration {at}"
+                )
+                watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
+                done += trace.recipe.iterations
+        except Paused as paused:
+            reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
+            return 0
+        except KeyboardInterrupt:
+            reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
+            return options.INTERRUPTED
+    if chosen.cells is None:
+        draw_curves(traces, watched, path)
+    else:
+        draw_cells(chosen.cells(x, traces, watched), path)
+    click.echo(f"written: {path}")
+    return 0

@@ -1,0 +1,50 @@
+"""Figures of watched fits: curves of losses, and pictures in rows."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure as Canvas
+
+from dipsearch.image import to_uint8
+from dipsearch.report.figure import check_picture
+from dipsearch.reproduce.figures import Cell
+from dipsearch.reproduce.trace import Trace, Watched
+from dipsearch.run import write_atomically
+
+COLOURS = ("#31688e", "#d1603d", "#6b6b6b", "#35b779", "#7b3294")
+SIDE = 2.2  # inches a picture
+
+
+def draw_curves(traces: list[Trace], watched: list[Watched], path: Path) -> None:
+    """Every loss at every iteration, on a logarithmic scale."""
+    canvas = Canvas(figsize=(6.4, 4), layout="constrained", dpi=150)
+    axes = canvas.subplots()
+    for trace, seen, colour in zip(traces, watched, COLOURS, strict=False):
+        axes.plot(range(1, len(seen.losses) + 1), seen.losses, label=trace.label, color=colour, linewidth=1)
+    axes.set_yscale("log")
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("loss (mean square error)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    _save(canvas, path)
+
+
+def draw_cells(rows: list[list[Cell]], path: Path) -> None:
+    """Rows of pictures, each with its label above."""
+    columns = max(map(len, rows))
+    canvas = Canvas(figsize=(SIDE * columns, (SIDE + 0.45) * len(rows)), layout="constrained", dpi=150)
+    grid = canvas.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for line, row in zip(grid, rows, strict=True):
+        for axes, cell in zip(line, row, strict=False):
+            axes.imshow(to_uint8(cell.x), vmin=0, vmax=255, cmap="gray", interpolation="nearest")
+            axes.set_title(cell.label, fontsize=8)
+    _save(canvas, path)
+
+
+def _save(canvas: Canvas, path: Path) -> None:
+    check_picture(path)
+    form = path.suffix.lower().removeprefix(".")
+    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # words stay words
+        write_atomically(path, lambda temporary: canvas.savefig(temporary, format=form))
