@@ -61,7 +61,9 @@ def test_a_slice_of_time_goes_on_where_it_ended(tmp_path):
 # Figures
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize(
+    "name", [name if name == "jpeg" else pytest.param(name, marks=pytest.mark.slow) for name in FIGURES]
+)
 def test_a_figure_is_drawn(name, tmp_path, capsys):
     out = ["--size", "32", "--share", "0.001", "--out", str(tmp_path)]
     assert main(["figure", name, *out]) == 0

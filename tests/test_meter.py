@@ -178,6 +178,7 @@ print(fitting.plan.memory, now("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 def test_a_fit_takes_the_memory_that_was_predicted(tmp_path):
     done = subprocess.run(
