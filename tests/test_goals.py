@@ -369,3 +369,15 @@ def test_a_screened_search_notes_scores_and_fits_no_genome_in_the_lower_half(roo
     assert screened > 0
     fitted = {run["genome_key"] for run in runs_in(room)}
     assert len(fitted) <= len(before) - screened
+
+
+@pytest.mark.parametrize(
+    ("operator", "sampler", "ladder"),
+    [({"name": "identity"}, "cokriging", "promising"), ({"name": "mask"}, "cokriging", "promising"),
+     ({"name": "downsample", "factor": 2}, "tpe", "halving")],
+)  # fmt: skip
+def test_the_defaults_are_those_that_were_measured_for_the_operator(room, operator, sampler, ladder):
+    write_task(room, operator=operator)
+    work = search_in(room)
+    assert work._sampler == sampler and work.ladder is LADDERS[ladder]
+    assert search_in(room, sampler="random", pruner="steep").ladder is LADDERS["steep"]

@@ -37,6 +37,9 @@ PRUNERS = ("auto", BY_INSTANCE, *LADDERS)
 SURVIVING = 0.45  # share of a full fit that a trial costs once pruning works (0.31 by arithmetic, and re-fits)
 # Of these, replays on DIPBench came to random search's quality with the fewest iterations.
 DEFAULT_SAMPLER, DEFAULT_LADDER = "cokriging", "promising"
+MEASURED = ("identity", "mask")  # operators of the tasks on whose DIPBench tables these were chosen
+# Elsewhere: in a quick search for super-resolution, those gave nearly every trial up, and found nothing.
+OTHER_SAMPLER, OTHER_LADDER = "tpe", "halving"
 PROBES = 4  # genomes timed for the prediction
 
 
@@ -78,9 +81,10 @@ class Search:
 
     def __post_init__(self) -> None:
         settings, effort = self.settings, self.settings.effort
-        self._sampler = (
-            ("tpe" if len(settings.goals) > 1 else DEFAULT_SAMPLER) if settings.sampler == "auto" else settings.sampler
-        )
+        measured = settings.task.operator.name in MEASURED
+        sampler, self._usual = (DEFAULT_SAMPLER, DEFAULT_LADDER) if measured else (OTHER_SAMPLER, OTHER_LADDER)
+        usual = OTHER_SAMPLER if len(settings.goals) > 1 else sampler
+        self._sampler = usual if settings.sampler == "auto" else settings.sampler
         if self._sampler not in SAMPLERS:
             raise UsageError(unknown("sampler", settings.sampler, ("auto", *SAMPLERS)))
         if self._sampler == "cokriging" and len(settings.goals) > 1:
@@ -106,7 +110,7 @@ class Search:
         """How trials climb; None: they are tested instance by instance."""
         pruner, several = self.settings.pruner, len(self.settings.goals) > 1
         if pruner == "auto":
-            pruner = "none" if several else DEFAULT_LADDER
+            pruner = "none" if several else self._usual
         if several and pruner != "none":
             raise UsageError(f"pruner {pruner!r}: a search with several objectives cannot prune; leave --pruner out")
         return None if pruner == BY_INSTANCE else LADDERS[pruner]
