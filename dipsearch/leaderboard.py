@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dipsearch.error import UsageError
-from dipsearch.run import OK, RunStore, subject_of
+from dipsearch.run import OK, RunStore, picture_of, subject_of
 
 COLUMNS = {
     "rank": "rank",
@@ -187,7 +187,7 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     frame["recipe_changes"] = pd.Series([run.get("recipe_changes") or {} for run in runs], dtype=object)
     keys = frame["genome_key"].fillna(frame["name"])
     frame["subject"] = [subject_of(key, changes) for key, changes in zip(keys, frame["recipe_changes"], strict=True)]
-    frame["picture"] = [str(image).split(":")[-1].split("/")[-1] for image in frame["image"]]
+    frame["picture"] = [picture_of(str(image)) for image in frame["image"]]
     for column in (
         "psnr",
         "held_out",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dipsearch.error import UsageError
-from dipsearch.run import RunStore, parse_run, read_run, run_key, subject_of, write_atomically
+from dipsearch.run import RunStore, key_of, parse_run, read_run, write_atomically
 
 LARGEST = 2 * 2**30  # bytes, unpacked: a record and its curve have about ten thousand
 
@@ -61,12 +61,7 @@ def merge(store: RunStore, file: Path) -> Merged:
         if run is None or not name.endswith(".json") or not _sound(run):
             unreadable += 1
             continue
-        key = run_key(
-            run["protocol"],
-            subject_of(run["genome_key"] or run["name"], run["recipe_changes"]),
-            run["digest"],
-            run["seed"],
-        )
+        key = key_of(run)
         if store.find(run["task"], key):
             known += 1
             continue

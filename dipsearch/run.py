@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -84,13 +84,23 @@ class Run:
     @property
     def key(self) -> str:
         """What makes this run the same as another: its inputs."""
-        judged = subject_of(self.genome_key or self.name, self.recipe_changes)
-        return run_key(self.protocol, judged, self.digest, self.seed)
+        return key_of(vars(self))
 
 
 def subject_of(key: str, recipe_changes: dict[str, Any] | None) -> str:
     """What a run judges: a genome by its key (a baseline by its name), or a genome with a recipe of its own."""
     return hashed([key, recipe_changes]) if recipe_changes else key
+
+
+def key_of(run: Mapping[str, Any]) -> str:
+    """The key of a run's record."""
+    judged = subject_of(run["genome_key"] or run["name"], run["recipe_changes"])
+    return run_key(run["protocol"], judged, run["digest"], run["seed"])
+
+
+def picture_of(image: str) -> str:
+    """A picture's own name: without what says where it is."""
+    return image.split(":")[-1].split("/")[-1]
 
 
 def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
@@ -126,7 +136,7 @@ class RunStore:
 
     def path_of(self, task: str, image: str, key: str) -> Path:
         """Where the record of a run is kept."""
-        stem = "".join(letter if letter.isalnum() else "_" for letter in image.split(":")[-1].split("/")[-1])[:40]
+        stem = "".join(letter if letter.isalnum() else "_" for letter in picture_of(image))[:40]
         return self.root / task / f"{stem}-{key}.json"
 
     def load(self, task: str) -> tuple[list[dict[str, Any]], list[Path]]:

@@ -10,6 +10,7 @@ from dipsearch.run import write_atomically
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from dipsearch.search.explain import Explanation
 
@@ -32,7 +33,6 @@ def draw(told: "Explanation", path: Path) -> None:
     A filled dot has an interval, a hollow one too few scores for one. A bar is pale where chance gives as much in more
     than one shuffle of 20. No display is needed: the figure belongs to no window, and its format is that of the file.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     check_picture(path)
@@ -55,6 +55,14 @@ def draw(told: "Explanation", path: Path) -> None:
         f"{told.complete} networks with a score, {told.pruned} pruned before they had one",
         fontsize=10,
     )
+    save(figure, path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure in the format that its file's name says."""
+    from matplotlib import rc_context
+
+    check_picture(path)
     form = path.suffix.lower().removeprefix(".")
     with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # words stay words
         write_atomically(path, lambda temporary: figure.savefig(temporary, format=form))

@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 from dipsearch.image import to_uint8
-from dipsearch.report.figure import check_picture
+from dipsearch.report.figure import save
 from dipsearch.reproduce.figures import Cell
 from dipsearch.reproduce.trace import Trace, Watched
-from dipsearch.run import write_atomically
 
 COLOURS = ("#31688e", "#d1603d", "#6b6b6b", "#35b779", "#7b3294")
 SIDE = 2.2  # inches a picture
@@ -26,7 +24,7 @@ def draw_curves(traces: list[Trace], watched: list[Watched], path: Path) -> None
     axes.set_ylabel("loss (mean square error)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    _save(canvas, path)
+    save(canvas, path)
 
 
 def draw_cells(rows: list[list[Cell]], path: Path) -> None:
@@ -40,11 +38,4 @@ def draw_cells(rows: list[list[Cell]], path: Path) -> None:
         for axes, cell in zip(line, row, strict=False):
             axes.imshow(to_uint8(cell.x), vmin=0, vmax=255, cmap="gray", interpolation="nearest")
             axes.set_title(cell.label, fontsize=8)
-    _save(canvas, path)
-
-
-def _save(canvas: Canvas, path: Path) -> None:
-    check_picture(path)
-    form = path.suffix.lower().removeprefix(".")
-    with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):  # words stay words
-        write_atomically(path, lambda temporary: canvas.savefig(temporary, format=form))
+    save(canvas, path)

@@ -9,7 +9,7 @@ from dipsearch import catalog
 from dipsearch.image import expand
 from dipsearch.reproduce.published import Published, numbers, rows_of
 from dipsearch.reproduce.table import Plan, load_table
-from dipsearch.run import OK
+from dipsearch.run import OK, picture_of
 from dipsearch.search.rerun import Rerun
 
 COMPARED = {"fixed": "fixed", "oracle": "oracle"}  # how a published iteration was chosen -> own column of that kind
@@ -51,7 +51,7 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
     good = [run for run in runs if run["status"] == OK]
     frame = pd.DataFrame(
         {
-            "picture": [str(run["image"]).split(":")[-1].split("/")[-1] for run in good],
+            "picture": [picture_of(str(run["image"])) for run in good],
             "seed": [run["repeat"] for run in good],
             "stopped": [None if raw else run["psnr"] for run in good],
             "fixed": [run["raw_psnr"] if raw else _final(run) for run in good],
