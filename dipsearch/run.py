@@ -17,9 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipsearch.error import DipsearchError
+from dipsearch.error import DipsearchError, UsageError
 
 if TYPE_CHECKING:  # the store reads and writes records; only what makes them needs torch
+    from torch import Tensor
+
     from dipsearch.fitting.loop import Fit
 
 SCHEMA = 1
@@ -42,7 +44,7 @@ class Run:
     """
 
     task: str
-    purpose: str  # "search" or "rerun"
+    purpose: str  # "search", "rerun" or "reproduce"
     preset: str
     protocol: str
     setting: dict[str, Any]  # what `protocol` is a hash of
@@ -117,7 +119,8 @@ LATER = {name: FIELDS[name] for name in (
 class RunStore:
     """Runs under a folder: TASK/IMAGE-KEY.json, with a curve (.csv) and a thumbnail (.png) beside it.
 
-    An ensemble's, and one with posterior samples, has a map of its uncertainty, too (.uncertainty.png).
+    An ensemble's, and one with posterior samples, has a map of its uncertainty, too (.uncertainty.png), and runs of
+    other purposes than a search their progress frames (.frames.png).
     """
 
     def __init__(self, root: Path) -> None:
@@ -150,8 +153,8 @@ class RunStore:
                 runs.append(run)
         return runs, broken
 
-    def save(self, run: Run, fit: "Fit | None" = None) -> Path:
-        """Write a run: curve and thumbnail first, the record last and atomically."""
+    def save(self, run: Run, fit: "Fit | None" = None, seen: "list[Tensor] | None" = None) -> Path:
+        """Write a run: curve, thumbnail and progress frames first, the record last and atomically."""
         path = self.path_of(run.task, run.image, run.key)
         if fit is not None:
             from dipsearch.image import thumbnail
@@ -161,6 +164,10 @@ class RunStore:
             if (map_ := fit.uncertainty) is not None:  # white: the largest
                 shown = map_ / map_.max().clamp(min=1e-12)
                 write_atomically(path.with_suffix(".uncertainty.png"), lambda temporary: thumbnail(shown, temporary))
+        if seen:
+            from dipsearch.frames import write_strip
+
+            write_atomically(path.with_suffix(".frames.png"), lambda temporary: write_strip(seen, temporary))
         record = asdict(run) | {"created": datetime.now(UTC).isoformat(timespec="seconds")}
         text = json.dumps(record, indent=1, allow_nan=False, sort_keys=True)
         write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
@@ -216,6 +223,17 @@ def _write_curve(curve: dict[str, list[float]], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(curve)
         writer.writerows(zip(*curve.values(), strict=True))
+
+
+def read_curve(path: Path) -> dict[str, list[float]]:
+    """The curve beside a run's record at `path`: `iteration`, `loss`, `psnr`, `raw`; UsageError where there is none."""
+    curve = path.with_suffix(".csv")
+    try:
+        with curve.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [float(row[name]) for row in rows] for name in ("iteration", "loss", "psnr", "raw")}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UsageError(f"{curve}: no readable curve of a run") from None
 
 
 def environment() -> dict[str, Any]:

@@ -11,11 +11,13 @@ from dipsearch.cli import main
 from dipsearch.error import Paused, UsageError
 from dipsearch.fitting.engine import fit
 from dipsearch.fitting.recipe import Recipe
+from dipsearch.frames import frame, iterations, read_strip, write_strip
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
 from dipsearch.operator import Mask
-from dipsearch.reproduce.figures import FIGURES, RATES, clean, figure_named
+from dipsearch.reproduce.figures import FIGURES, RATES, Scene, figure_named, progress, scene
 from dipsearch.reproduce.trace import Trace, watch
+from dipsearch.run import read_run
 from dipsearch.seed import seed_of
 
 Y = picture(seed=3)
@@ -76,8 +78,7 @@ def test_a_figure_is_drawn(name, tmp_path, capsys):
 
 
 def test_the_untrained_are_untrained():
-    x = clean(FIGURES["samples"], size=32)
-    traces = FIGURES["samples"].traces(x, 1)
+    traces = FIGURES["samples"].traces(scene(FIGURES["samples"], size=32), 1)
     first = traces[0]
     net = build(first.genome, 3, seed=seed_of(0, "weights")).train()
     z = network_input(first.genome, *net.size_rule.padded(32, 32), torch.Generator().manual_seed(seed_of(0, "z")))
@@ -88,17 +89,82 @@ def test_the_untrained_are_untrained():
 
 
 def test_the_published_budgets():
-    x = clean(FIGURES["inputs"], size=32)
-    budgets = {name: {each.recipe.iterations for each in figure.traces(x, 1)} for name, figure in FIGURES.items()}
+    seen = scene(FIGURES["inputs"], size=32)
+    budgets = {name: {each.recipe.iterations for each in figure.traces(seen, 1)} for name, figure in FIGURES.items()}
     assert budgets == {
         "noise-impedance": {2400}, "samples": {1}, "architectures": {3000}, "inputs": {5000}, "learning-rates": {5000},
-        "jpeg": {2400}, "enhancement": {7000},
+        "jpeg": {2400}, "flash": {600}, "enhancement": {7000},
     }  # fmt: skip
-    assert FIGURES["enhancement"].traces(x, 1)[0].at == (250, 500, 2500, 7000)
-    assert [each.recipe.learning_rate for each in FIGURES["learning-rates"].traces(x, 1)] == list(RATES)
-    targets = FIGURES["noise-impedance"].traces(x, 1)
-    assert torch.equal(targets[2].y.flatten().sort().values, x.flatten().sort().values)  # the same pixels
+    assert FIGURES["enhancement"].traces(seen, 1)[0].at == (250, 500, 2500, 7000)
+    assert [each.recipe.learning_rate for each in FIGURES["learning-rates"].traces(seen, 1)] == list(RATES)
+    targets = FIGURES["noise-impedance"].traces(seen, 1)
+    assert torch.equal(targets[2].y.flatten().sort().values, seen.x.flatten().sort().values)  # the same pixels
     assert len({each.key for each in targets}) == 4
+
+
+def test_losses_are_printed_beside_their_curves(tmp_path, capsys):
+    assert main(["figure", "noise-impedance", "--size", "32", "--share", "0.01", "--out", str(tmp_path)]) == 0
+    head, *rows, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["fitted", "to", "loss", "at", "2", "loss", "at", "10", "loss", "at", "20"]
+    assert [row.split("  ")[0] for row in rows] == ["picture", "picture + noise", "pixels shuffled", "white noise"]
+    losses = [[float(word) for word in row.split()[-3:]] for row in rows]
+    assert losses[0][2] < losses[3][2] and all(first > last for first, _, last in losses)  # noise is fitted last
+
+
+def test_the_flash_picture_is_the_input_and_the_dark_one_is_fitted():
+    dark, bright = picture(seed=1, channels=3), picture(seed=2, channels=3)
+    (made,) = FIGURES["flash"].traces(Scene(dark, bright), 1)
+    assert torch.equal(made.y, dark) and torch.equal(made.guide, bright)
+    assert made.genome.input.kind == "guide" and made.recipe.learning_rate == 0.1 and made.recipe.input_noise == 0
+    (simulated,) = FIGURES["flash"].traces(Scene(bright), 1)
+    assert simulated.y.mean() < 0.6 * bright.mean() and simulated.key != made.key
+    assert Trace("", made.genome, dark, made.recipe, guide=dark).key != Trace("", made.genome, dark, made.recipe).key
+
+
+def test_a_pair_is_cut_alike_and_has_to_be_of_one_size(tmp_path):
+    one, other, small = (tmp_path / name for name in ("one.png", "other.png", "small.png"))
+    for path, size in ((one, (70, 40)), (other, (70, 40)), (small, (40, 40))):
+        Image.effect_noise(size, 50).convert("RGB").save(path)
+    pair = scene(FIGURES["flash"], str(one), guide=str(other))
+    assert pair.x.shape == pair.guide.shape == (1, 3, 32, 64)
+    assert torch.equal(pair.guide, scene(FIGURES["flash"], str(other)).x)
+    with pytest.raises(UsageError, match="in the same size, not 70x40 and 40x40"):
+        scene(FIGURES["flash"], str(one), guide=str(small))
+
+
+# Progress of a run
+
+
+def test_the_progress_of_a_run_is_drawn(tmp_path, capsys):
+    table = ["reproduce", "jpeg", "--scale", "smoke", "--out", str(tmp_path)]
+    assert main(table) == 0
+    record = next(path for path in (tmp_path / "runs" / "jpeg").glob("*.json") if read_run(path)["genome_key"])
+    made = tmp_path / "progress.png"
+    capsys.readouterr()
+    assert main(["figure", "progress", "--run", str(record), "-o", str(made)]) == 0
+    assert f"written: {made}" in capsys.readouterr().out and made.stat().st_size > 1000
+    ((cell,),) = progress(record)
+    run = read_run(record)
+    assert cell.label == f"3 iterations\n{run['final_psnr']:.2f} dB" and cell.x.shape == (1, 3, 32, 32)
+    record.with_suffix(".frames.png").unlink()
+    assert main(["figure", "progress", "--run", str(record), "-o", str(made)]) == 2
+    assert "has no progress frames" in capsys.readouterr().err
+
+
+def test_frames_are_those_of_the_iterations(tmp_path):
+    assert iterations(5) == [5] and iterations(30) == [10, 30] and iterations(301) == [10, 30, 100, 300, 301]
+    seen = [frame(picture(seed=seed, height=20, width=30)) for seed in range(2)]
+    write_strip(seen, tmp_path / "run.frames.png")
+    read = read_strip(tmp_path / "run.json", {"iterations": 30})
+    assert list(read) == [10, 30]
+    for one, other in zip(seen, read.values(), strict=True):
+        assert torch.equal((other[0].movedim(0, 2) * 255).round().to(torch.uint8), one)
+    assert frame(torch.zeros(1, 1, 300, 200)).shape == (128, 85, 1)
+    with pytest.raises(UsageError, match="not the frames of a run of 3001"):
+        read_strip(tmp_path / "run.json", {"iterations": 3001})
+    (tmp_path / "run.frames.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="not a readable picture"):
+        read_strip(tmp_path / "run.json", {"iterations": 30})
 
 
 def test_unkind_input(tmp_path, capsys):
@@ -107,6 +173,10 @@ def test_unkind_input(tmp_path, capsys):
         (["figure", "monalisa"], "unknown figure 'monalisa'; choose from: architectures"),
         (["figure", "jpeg", "-o", str(tmp_path / "x.gif")], "a picture ends in"),
         (["figure", "jpeg", "--share", "0"], "share"),
+        (["figure", "jpeg", "--guide", "skimage:rocket"], "--guide is for the figure flash"),
+        (["figure", "jpeg", "--run", "x.json"], "--run is for the figure progress"),
+        (["figure", "progress"], "progress of which run?"),
+        (["figure", "progress", "--run", str(tmp_path / "none.json")], "not the record of a run"),
         (["figure", "jpeg", "--picture", str(tmp_path / "none.png")], "none.png"),
     ):
         assert main([*wrong, *(["--out", str(tmp_path)] if len(wrong) > 1 else [])]) == 2

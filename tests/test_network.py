@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dipsearch import catalog
+from dipsearch.error import UsageError
 from dipsearch.genome import (
     Decoder,
     FourierInput,
     Genome,
+    GuideInput,
     Hourglass,
     Linked,
     MeshgridInput,
@@ -58,12 +60,15 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+GUIDE = torch.rand(1, 3, 97, 97, generator=torch.Generator().manual_seed(9))
+
+
 def check(genome: Genome, height: int, width: int, image_channels: int = 3, *, exact: bool = False) -> None:
     """What every network promises at a size, with a backward pass."""
     net = build(genome, image_channels, seed=0)
     padded = (height, width) if exact else net.size_rule.padded(height, width)
     assert padded[0] >= height and padded[1] >= width
-    x = net(network_input(genome, *padded, seeded()))
+    x = net(network_input(genome, *padded, seeded(), GUIDE[..., :height, :width]))
     assert x.shape == (1, image_channels, *padded)
     assert x.min() > 0 and x.max() < 1
     assert x.max() > x.min()
@@ -714,17 +719,18 @@ def test_paddings_at_the_edge(padding: str, line: list[float]) -> None:
 @pytest.mark.parametrize("kind", INPUTS)
 def test_inputs_have_the_promised_shape_and_repeat(kind: str) -> None:
     genome = parse_genome({"family": "resnet", "input": {"kind": kind}})
-    z = network_input(genome, 9, 14, seeded(1))
+    guide = GUIDE[..., :9, :14]
+    z = network_input(genome, 9, 14, seeded(1), guide)
     assert z.shape == (1, genome.input.channels, 9, 14)
     assert z.dtype == torch.float32 and z.isfinite().all() and not z.requires_grad
-    assert torch.equal(z, network_input(genome, 9, 14, seeded(1)))
-    assert network_input(genome, 1, 1, seeded()).shape == (1, genome.input.channels, 1, 1)
+    assert torch.equal(z, network_input(genome, 9, 14, seeded(1), guide))
+    assert network_input(genome, 1, 1, seeded(), GUIDE[..., :1, :1]).shape == (1, genome.input.channels, 1, 1)
 
 
 @pytest.mark.parametrize("kind", INPUTS)
 def test_inputs_leave_the_global_generator_alone(kind: str) -> None:
     before = torch.random.get_rng_state()
-    network_input(parse_genome({"family": "resnet", "input": {"kind": kind}}), 8, 8, seeded())
+    network_input(parse_genome({"family": "resnet", "input": {"kind": kind}}), 8, 8, seeded(), GUIDE[..., :8, :8])
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -736,6 +742,24 @@ def test_noise_is_uniform_up_to_its_scale(channels: int, scale: float) -> None:
     assert 0 <= z.min() < 0.01 * scale and 0.99 * scale < z.max() <= scale
     assert z.mean().item() == pytest.approx(scale / 2, rel=0.05)
     assert not torch.equal(z, network_input(genome, 64, 64, seeded(1)))
+
+
+def test_a_guide_stands_in_the_middle_of_its_border():
+    z = network_input(ResNet(input=GuideInput()), 12, 16, seeded(), GUIDE[..., :9, :13])
+    assert torch.equal(z[..., 1:10, 1:14], GUIDE[..., :9, :13])
+    for row, border in ((0, 1), (10, 9), (11, 9)):
+        assert torch.equal(z[..., row, :], z[..., border, :])
+    for column, border in ((0, 1), (14, 13), (15, 13)):
+        assert torch.equal(z[..., column], z[..., border])
+
+
+@pytest.mark.parametrize(
+    ("guide", "message"),
+    [(None, "none was given"), (GUIDE[:, :1], r"guide is \(1, 3, H, W\), got \(1, 1"), (GUIDE[0], "got")],
+)
+def test_a_guide_has_to_be_given_and_to_fit(guide: torch.Tensor | None, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        network_input(ResNet(input=GuideInput()), 97, 97, seeded(), guide)
 
 
 def test_meshgrid_holds_the_column_then_the_row() -> None:

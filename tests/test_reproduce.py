@@ -4,7 +4,7 @@ import pytest
 from fits import TINY
 from studies import write
 
-from dipsearch import catalog
+from dipsearch import catalog, kept
 from dipsearch.baseline import BASELINES
 from dipsearch.cli import main
 from dipsearch.dataset import VARIABLE, data_folder, load_dataset, missing
@@ -20,7 +20,6 @@ from dipsearch.reproduce.outcome import outcome
 from dipsearch.reproduce.published import STOPS, Published, published
 from dipsearch.reproduce.table import SCALES, SIDES, load_table, plan
 from dipsearch.run import RunStore
-from dipsearch.search import evaluation
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.rerun import Rerun
 
@@ -215,6 +214,11 @@ def test_slices_of_time_end_within_fits_and_give_what_one_would(toy, tmp_path):
         assert iterations == [20, 30]
     assert len(list(work.run(quietly))) == 8  # the baselines
     assert found_in(tmp_path / "sliced") == found_in(tmp_path / "whole")
+    sliced, whole = (
+        {path.name: path.read_bytes() for path in (tmp_path / kind).rglob("*.frames.png")}
+        for kind in ("sliced", "whole")
+    )
+    assert len(sliced) == 8 and sliced == whole
 
 
 def test_a_slice_of_time_is_no_longer_for_baselines(toy, tmp_path):
@@ -229,7 +233,7 @@ def test_a_state_that_cannot_be_written_is_not_said_to_be_kept(toy, tmp_path, mo
         raise DipsearchError("disk full")
 
     _, work = work_of(toy, tmp_path / "runs")
-    monkeypatch.setattr(evaluation, "write_atomically", full)
+    monkeypatch.setattr(kept, "write_atomically", full)
     with pytest.raises(DipsearchError, match="disk full"):
         work.protocol.evaluate(work.store, "tiny", work.genomes["tiny"].genome, work.instances[0], until=0)
 

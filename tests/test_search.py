@@ -19,6 +19,7 @@ from fits import TINY
 from PIL import Image
 from studies import GENES, instance_of, runs_in, search_in, searched, values_of, write, write_space, write_task
 
+from dipsearch import kept
 from dipsearch.cli import main
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.fitting.engine import start
@@ -29,7 +30,6 @@ from dipsearch.metric import psnr
 from dipsearch.provenance import found_genome
 from dipsearch.report.text import FORMATS
 from dipsearch.run import RunStore
-from dipsearch.search import evaluation
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.ladder import imputed
 from dipsearch.search.rerun import Rerun, rerun_genomes
@@ -678,7 +678,7 @@ def test_a_fit_of_a_rerun_that_fails_is_kept_and_not_tried_again(room):
 
 def begun_rerun(room, monkeypatch, stop_at):
     """A rerun whose first fit is interrupted at an iteration; its state is kept at every check."""
-    monkeypatch.setattr(evaluation, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(kept, "SAVE_EVERY", 0.0)
     work = rerun_in(room, named=["published.yaml"], seeds=1)
 
     def interrupt(name, instance, iteration, psnr):
@@ -697,12 +697,13 @@ def test_an_interrupted_fit_of_a_rerun_goes_on_where_it_was(room, monkeypatch, t
     undisturbed = {run["digest"]: run["psnr"] for run in rerun_in(room, named=["published.yaml"], seeds=1).run(ignore)}
     shutil.rmtree(room / "out")
     begun_rerun(room, monkeypatch, stop_at=20)
-    (kept,) = (room / "out" / "runs" / "task").glob("*.unfinished")
+    (path,) = (room / "out" / "runs" / "task").glob("*.unfinished")
     if harm == "torn":
-        kept.write_bytes(kept.read_bytes()[:1000])
+        path.write_bytes(path.read_bytes()[:1000])
     elif harm:
-        state = torch.load(kept, weights_only=True)
-        torch.save(state | ({"format": 0} if "version" in harm else {"device": "cuda"}), kept)
+        file = torch.load(path, weights_only=True)
+        file["state"] |= {"format": 0} if "version" in harm else {"device": "cuda"}
+        torch.save(file, path)
     seen = []
     again = rerun_in(room, named=["published.yaml"], seeds=1)
     runs = {run["digest"]: run for run in again.run(lambda name, instance, iteration, psnr: seen.append(iteration))}
@@ -713,8 +714,8 @@ def test_an_interrupted_fit_of_a_rerun_goes_on_where_it_was(room, monkeypatch, t
 
 def test_a_disk_that_is_full_does_not_end_a_fit_for_want_of_its_state(room, monkeypatch):
     monkeypatch.chdir(room)
-    monkeypatch.setattr(evaluation, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(evaluation.torch, "save", full)
+    monkeypatch.setattr(kept, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(kept.torch, "save", full)
     assert [run["status"] for run in rerun_in(room, named=["published.yaml"], seeds=1).run(ignore)][-1] == "ok"
 
 

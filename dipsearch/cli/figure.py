@@ -6,11 +6,19 @@ import click
 
 from dipsearch.cli import options
 
+PROGRESS = "progress"
+
 
 @click.command()
 @click.argument("name", required=False)
 @click.option("--list", "listed", is_flag=True, help="List the figures.")
 @click.option("--picture", help="In place of the figure's own, which scikit-image carries: a name, or a file.")
+@click.option("--guide", help="flash: the picture with flash, of the same scene and size as --picture.")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="progress: the record of a run, OUT/runs/TASK/PICTURE-KEY.json.",
+)
 @click.option("--size", type=click.IntRange(32, 4096), help="Pixels a side, around the centre.  [default: 256]")
 @click.option(
     "--share",
@@ -35,6 +43,8 @@ def figure(
     name: str | None,
     listed: bool,
     picture: str | None,
+    guide: str | None,
+    run: Path | None,
     size: int | None,
     share: float,
     budget: float,
@@ -42,7 +52,7 @@ def figure(
     output: Path | None,
     out: Path,
 ) -> int:
-    """Make a figure of the deep image prior's paper again.
+    """Make a figure of the deep image prior's paper again, or one of a run's progress.
 
     Its fits are kept under OUT/figures, so the same command goes on after an interruption.
     """
@@ -51,21 +61,32 @@ def figure(
     from dipsearch.cli.terminal import reporting
     from dipsearch.error import Paused, UsageError
     from dipsearch.report.figure import check_picture
-    from dipsearch.report.panels import draw_cells, draw_curves
-    from dipsearch.reproduce.figures import FIGURES, clean, figure_named
+    from dipsearch.report.panels import draw_cells, draw_curves, told
+    from dipsearch.reproduce.figures import FIGURES, figure_named, progress, scene
     from dipsearch.reproduce.trace import watch
 
     if listed or name is None:
         for each, made in FIGURES.items():
             click.echo(f"{each:<18}{made.about}")
+        click.echo(f"{PROGRESS:<18}the averaged output of a stored run over its iterations (--run)")
         if listed:
             return 0
         raise UsageError("which figure? Give one of these names")
-    chosen = figure_named(name)
     path = output or out / "figures" / f"{name}.png"
     check_picture(path)
-    x = clean(chosen, picture, size)
-    traces, until = chosen.traces(x, share), time.monotonic() + budget
+    if name == PROGRESS:
+        if run is None:
+            raise UsageError("progress of which run? --run OUT/runs/TASK/PICTURE-KEY.json")
+        draw_cells(progress(run), path)
+        click.echo(f"written: {path}")
+        return 0
+    chosen = figure_named(name)
+    if run is not None:
+        raise UsageError(f"--run is for the figure {PROGRESS}")
+    if guide is not None and name != "flash":
+        raise UsageError("--guide is for the figure flash")
+    seen = scene(chosen, picture, size, guide)
+    traces, until = chosen.traces(seen, share), time.monotonic() + budget
     total = sum(trace.recipe.iterations for trace in traces)
     watched, done = [], 0
     with reporting() as reporter:
@@ -84,7 +105,8 @@ def figure(
             return options.INTERRUPTED
     if chosen.cells is None:
         draw_curves(traces, watched, path)
+        click.echo(told(traces, watched), nl=False)
     else:
-        draw_cells(chosen.cells(x, traces, watched), path)
+        draw_cells(chosen.cells(seen, traces, watched), path)
     click.echo(f"written: {path}")
     return 0

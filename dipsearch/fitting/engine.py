@@ -37,6 +37,7 @@ def fit(
     truth: Tensor | None = None,
     protocol: str = "rgb",
     callback: Callable[[int, Tensor], None] | None = None,
+    guide: Tensor | None = None,
     **settings: Any,
 ) -> Fit:
     """Fit a genome's network to one observation: x* = f(z), with f = argmin |A(f(z)) - y|^2.
@@ -52,6 +53,7 @@ def fit(
         truth: the clean picture (1, C, H, W), only to report PSNR; it never changes the answer.
         protocol: the PSNR protocol, a name in `metric.PROTOCOLS`.
         callback: called every 10 iterations with the iteration and the answer so far.
+        guide: (1, C, H, W), what a genome of the input `guide` has in place of noise: another picture of the scene.
         **settings: recipe fields to change, such as `iterations=1200`.
 
     Returns:
@@ -75,6 +77,7 @@ def fit(
         truth=truth,
         protocol=protocol,
         callback=callback,
+        guide=guide,
     )
     fitting.advance()
     return fitting.result()

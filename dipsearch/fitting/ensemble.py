@@ -75,6 +75,12 @@ class Ensemble:
         return torch.stack([member.current for member in self.members]).mean(0)
 
     @property
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """The means of the averaged outputs and of the outputs themselves, at this iteration."""
+        averages, raws = zip(*(member.outputs for member in self.members), strict=True)
+        return torch.stack(averages).mean(0), torch.stack(raws).mean(0)
+
+    @property
     def statistic(self) -> float | None:
         """The mean over members of theirs."""
         values = [member.statistic for member in self.members]
@@ -130,8 +136,6 @@ class Ensemble:
 
     def _check(self) -> None:
         loss = sum(member.curve["loss"][-1] for member in self.members) / len(self.members)
-        averages, raws = zip(*(member.outputs for member in self.members), strict=True)
-        outputs = torch.stack(averages).mean(0), torch.stack(raws).mean(0)
-        self.oracle = judge(self.curve, self.oracle, self.iteration, loss, outputs, self.truth, self.protocol)
+        self.oracle = judge(self.curve, self.oracle, self.iteration, loss, self.outputs, self.truth, self.protocol)
         if self.callback is not None:
             self.callback(self.iteration, self.current)

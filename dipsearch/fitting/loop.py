@@ -96,6 +96,7 @@ class Fitting:
     truth: Tensor | None = None
     protocol: str = "rgb"
     callback: Callable[[int, Tensor], None] | None = None
+    guide: Tensor | None = None
 
     iteration: int = field(default=0, init=False)
     rollbacks: int = field(default=0, init=False)
@@ -118,6 +119,8 @@ class Fitting:
         whole = (1, self.y.shape[1], *self._shape)
         if self.truth is not None and self.truth.shape != whole:
             raise UsageError(f"the truth is {tuple(self.truth.shape)}, but the picture is {whole}")
+        if self.guide is not None and self.guide.shape[-2:] != self._shape:
+            raise UsageError(f"the guide has sides {tuple(self.guide.shape[-2:])}, but the picture {self._shape}")
         with _typed_failures(self.genome):
             operator = self.operator
             if isinstance(operator, nn.Module) and self._device.type != "cpu":
@@ -138,7 +141,7 @@ class Fitting:
         """A fresh network and its first step, as a plan has it."""
         net = build(self.genome, self.y.shape[1], seed=seed_of(self.seed, "weights"))
         generator = torch.Generator().manual_seed(seed_of(self.seed, "z"))
-        z = network_input(self.genome, *net.size_rule.padded(*self._shape), generator)
+        z = network_input(self.genome, *net.size_rule.padded(*self._shape), generator, self.guide)
         y, operator = self._on_device
         return Step(
             net.to(self._device).train(),

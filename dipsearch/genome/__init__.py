@@ -17,7 +17,7 @@ from dipsearch.genome.families import (
     toeplitz,
 )
 from dipsearch.genome.file import GenomeFile, load_genome, load_genome_file
-from dipsearch.genome.parts import INTERPOLATIONS, Cell, FourierInput, MeshgridInput, NoiseInput, Part
+from dipsearch.genome.parts import INTERPOLATIONS, Cell, FourierInput, GuideInput, MeshgridInput, NoiseInput, Part
 
 __all__ = [
     "INTERPOLATIONS",
@@ -27,6 +27,7 @@ __all__ = [
     "FourierInput",
     "Genome",
     "GenomeFile",
+    "GuideInput",
     "Hourglass",
     "Linked",
     "MeshgridInput",

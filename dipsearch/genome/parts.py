@@ -142,4 +142,11 @@ class FourierInput(Part):
         return 4 * self.frequencies
 
 
-Input = Annotated[NoiseInput | MeshgridInput | FourierInput, Field(discriminator="kind")]
+class GuideInput(Part):
+    """z is a picture of the same scene, which a fit is given as its `guide` (the paper's flash/no-flash)."""
+
+    kind: Literal["guide"] = "guide"
+    channels: Channels = 3
+
+
+Input = Annotated[NoiseInput | MeshgridInput | FourierInput | GuideInput, Field(discriminator="kind")]

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from dipsearch.image import to_uint8
 from dipsearch.report.figure import save
+from dipsearch.report.text import aligned
 from dipsearch.reproduce.figures import Cell
 from dipsearch.reproduce.trace import Trace, Watched
 
@@ -25,6 +27,16 @@ def draw_curves(traces: list[Trace], watched: list[Watched], path: Path) -> None
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     save(canvas, path)
+
+
+def told(traces: list[Trace], watched: list[Watched]) -> str:
+    """The losses as numbers: at a tenth of the budget, at its half and at its end, a row for each fit."""
+    rows = []
+    for trace, seen in zip(traces, watched, strict=True):
+        last = len(seen.losses)
+        at = [max(1, last // 10), max(1, last // 2), last]
+        rows.append({"fitted to": trace.label} | {f"loss at {each}": f"{seen.losses[each - 1]:.5f}" for each in at})
+    return aligned(pd.DataFrame(rows), ("fitted to",))
 
 
 def draw_cells(rows: list[list[Cell]], path: Path) -> None:

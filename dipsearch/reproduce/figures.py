@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite, nan
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,12 +11,14 @@ from torch import Tensor
 
 from dipsearch.error import UsageError, unknown
 from dipsearch.fitting.recipe import Recipe
+from dipsearch.frames import read_strip
 from dipsearch.genome import Genome, Hourglass, load_genome, parse_genome
 from dipsearch.image import read
 from dipsearch.metric import psnr
 from dipsearch.network.size import centre_crop
 from dipsearch.operator import Mask, NoiseOptions, gaussian, jpeg
 from dipsearch.reproduce.trace import Trace, Watched
+from dipsearch.run import read_curve, read_run
 from dipsearch.seed import seed_of
 
 ENHANCED = (250, 500, 2500, 7000)
@@ -30,31 +34,49 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Scene:
+    """What a figure is made from: a picture, (1, 3, H, W), and perhaps another one of the same scene and size."""
+
+    x: Tensor
+    guide: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Figure:
     """A figure: fits of one picture, and how they are shown.
 
     Args:
         about: in a sentence.
-        traces: the fits of a clean picture, with a budget as a share of the published iterations.
-        cells: rows of pictures, of the clean picture, its traces and what came of them; None: curves of the loss.
+        traces: the fits of a scene, with a budget as a share of the published iterations.
+        cells: rows of pictures, of the scene, its traces and what came of them; None: curves of the loss.
         picture: by default one that scikit-image carries.
         size: pixels a side, around the centre.
     """
 
     about: str
-    traces: Callable[[Tensor, float], list[Trace]]
-    cells: Callable[[Tensor, list[Trace], list[Watched]], list[list[Cell]]] | None = None
+    traces: Callable[[Scene, float], list[Trace]]
+    cells: Callable[[Scene, list[Trace], list[Watched]], list[list[Cell]]] | None = None
     picture: str = "skimage:astronaut"
     size: int = 256
 
 
-def clean(figure: Figure, picture: str | None = None, size: int | None = None) -> Tensor:
-    """The picture of a figure, cut around its centre to a multiple of 32, (1, 3, H, W)."""
+def scene(figure: Figure, picture: str | None = None, size: int | None = None, guide: str | None = None) -> Scene:
+    """The picture of a figure and its guide, if there is one, cut around their centres to a multiple of 32.
+
+    UsageError where a picture is too small, or the two are not of one size.
+    """
     x = read(picture or figure.picture)
     height, width = (min(side, size or figure.size) // 32 * 32 for side in x.shape[-2:])
     if not height or not width:
         raise UsageError(f"{picture}: too small for a figure: at least 32 pixels a side are needed")
-    return centre_crop(x, height, width).contiguous()
+    cut = centre_crop(x, height, width).contiguous()
+    if guide is None:
+        return Scene(cut)
+    other = read(guide)
+    if other.shape != x.shape:
+        sizes = " and ".join(f"{each.shape[3]}x{each.shape[2]}" for each in (x, other))
+        raise UsageError(f"a picture and its guide show the same scene in the same size, not {sizes}")
+    return Scene(cut, centre_crop(other, height, width).contiguous())
 
 
 def figure_named(name: str) -> Figure:
@@ -76,8 +98,8 @@ def _recipe(iterations: int, share: float, **settings: Any) -> Recipe:
 # Noise impedance: natural pictures are fitted faster than noise
 
 
-def _targets(x: Tensor, share: float) -> list[Trace]:
-    generator = torch.Generator().manual_seed(seed_of(0, "noise impedance"))
+def _targets(scene: Scene, share: float) -> list[Trace]:
+    x, generator = scene.x, torch.Generator().manual_seed(seed_of(0, "noise impedance"))
     pixels = x.flatten(2)
     targets = {
         "picture": x,
@@ -92,19 +114,19 @@ def _targets(x: Tensor, share: float) -> list[Trace]:
 # Samples from the prior: what untrained networks give
 
 
-def _untrained(x: Tensor, share: float) -> list[Trace]:
+def _untrained(scene: Scene, share: float) -> list[Trace]:
     genomes = {f"hourglass-{depth}": Hourglass(depth=depth, channels_skip=0) for depth in (1, 3, 5)} | {
         f"skip-5, {name}": Hourglass(depth=5, upsample=name) for name in ("bilinear", "nearest")
     }
     recipe = Recipe(iterations=1, averaging=0, input_noise=0)  # the first output is the untrained network's
     return [
-        Trace(label, genome, torch.zeros_like(x), recipe, at=(1,), seed=seed)
+        Trace(label, genome, torch.zeros_like(scene.x), recipe, at=(1,), seed=seed)
         for label, genome in genomes.items()
         for seed in range(3)
     ]
 
 
-def _samples(x: Tensor, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
+def _samples(scene: Scene, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
     shown = [Cell(trace.label, seen.frames[1]) for trace, seen in zip(traces, watched, strict=True)]
     return [shown[row::3] for row in range(3)]
 
@@ -124,13 +146,13 @@ def _inpainting(x: Tensor, label: str, genome: Genome, recipe: Recipe) -> Trace:
     return Trace(label, genome, mask(x), recipe, mask, at=(recipe.iterations,), truth=x)
 
 
-def _architectures(x: Tensor, share: float) -> list[Trace]:
+def _architectures(scene: Scene, share: float) -> list[Trace]:
     names = {"depth 6": "library-6", "depth 4": "library-4", "depth 2": "library-2"}
     rates = dict.fromkeys(names, 0.01) | {"ResNet": 0.001, "U-Net": 0.001}
     names |= {"ResNet": "library-resnet", "U-Net": "library-unet"}
     return [
         _inpainting(
-            x,
+            scene.x,
             label,
             load_genome(f"dip-{name}"),
             _recipe(3000, share, learning_rate=rates[label], input_noise=0),
@@ -139,54 +161,108 @@ def _architectures(x: Tensor, share: float) -> list[Trace]:
     ]
 
 
-def _inputs(x: Tensor, share: float) -> list[Trace]:
+def _inputs(scene: Scene, share: float) -> list[Trace]:
     mesh = load_genome("dip-vase")
     noise = parse_genome(mesh.data() | {"input": {"kind": "noise", "channels": 32}})
     recipe = _recipe(5000, share, input_noise=0.03)
-    return [_inpainting(x, label, genome, recipe) for label, genome in (("coordinates", mesh), ("noise", noise))]
+    return [_inpainting(scene.x, label, genome, recipe) for label, genome in (("coordinates", mesh), ("noise", noise))]
 
 
-def _rates(x: Tensor, share: float) -> list[Trace]:
+def _rates(scene: Scene, share: float) -> list[Trace]:
     genome = load_genome("dip-vase")
     return [
-        _inpainting(x, f"learning rate {rate:g}", genome, _recipe(5000, share, learning_rate=rate, input_noise=0.03))
+        _inpainting(
+            scene.x, f"learning rate {rate:g}", genome, _recipe(5000, share, learning_rate=rate, input_noise=0.03)
+        )
         for rate in RATES
     ]
 
 
-def _restored(x: Tensor, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
-    cells = [Cell("original", x), Cell("observation", traces[0].y)]
+def _restored(scene: Scene, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
+    cells = [Cell("original", scene.x), Cell("observation", traces[0].y)]
     for trace, seen in zip(traces, watched, strict=True):
         answer = seen.frames[trace.recipe.iterations]
-        cells.append(Cell(f"{trace.label}\n{psnr(answer, x):.2f} dB", answer))
+        cells.append(Cell(f"{trace.label}\n{psnr(answer, scene.x):.2f} dB", answer))
     return [cells]
 
 
 # One fit over its iterations
 
 
-def _compressed(x: Tensor, share: float) -> list[Trace]:
-    y = jpeg(x, torch.Generator(), NoiseOptions(quality=10))
+def _compressed(scene: Scene, share: float) -> list[Trace]:
+    y = jpeg(scene.x, torch.Generator(), NoiseOptions(quality=10))
     recipe = _recipe(2400, share, input_noise=1 / 30, averaging=0.99)
     at = tuple(sorted({_budget(each, share) for each in (100, 400, 1200, 2400)}))
-    return [Trace("restored", load_genome("dip-jpeg"), y, recipe, at=at, truth=x)]
+    return [Trace("restored", load_genome("dip-jpeg"), y, recipe, at=at, truth=scene.x)]
 
 
-def _over_iterations(x: Tensor, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
+def _over_iterations(scene: Scene, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
+    x, frames = scene.x, sorted(watched[0].frames.items())
     cells = [Cell("original", x), Cell(f"JPEG\n{psnr(traces[0].y, x):.2f} dB", traces[0].y)]
-    frames = sorted(watched[0].frames.items())
     return [cells + [Cell(f"{at} iterations\n{psnr(frame, x):.2f} dB", frame) for at, frame in frames]]
 
 
-def _smoothed(x: Tensor, share: float) -> list[Trace]:
+def _smoothed(scene: Scene, share: float) -> list[Trace]:
     at = tuple(sorted({_budget(each, share) for each in ENHANCED}))
-    return [Trace("coarse", load_genome("dip-denoise"), x, _recipe(7000, share, input_noise=0), at=at)]
+    return [Trace("coarse", load_genome("dip-denoise"), scene.x, _recipe(7000, share, input_noise=0), at=at)]
 
 
-def _enhanced(x: Tensor, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
-    frames = sorted(watched[0].frames.items())
+def _enhanced(scene: Scene, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
+    x, frames = scene.x, sorted(watched[0].frames.items())
     coarse = [Cell("original", x)] + [Cell(f"coarse, {at} iterations", frame) for at, frame in frames]
     return [coarse, [Cell("original", x)] + [Cell("enhanced", (2 * x - frame).clamp(0, 1)) for _, frame in frames]]
+
+
+# Flash and no-flash: a dark and noisy picture restored from one with flash, the input of the network
+
+DIM = (0.6, 0.45, 0.25)  # a dim and warm light, red to blue
+
+
+def _lights(scene: Scene) -> tuple[Tensor, Tensor, str]:
+    """The picture without flash, that with flash, and what to say of them; simulated where there is but one."""
+    if scene.guide is not None:
+        return scene.x, scene.guide, ""
+    generator = torch.Generator().manual_seed(seed_of(0, "no flash"))
+    dark = scene.x * torch.tensor(DIM)[:, None, None]
+    height, width = scene.x.shape[-2:]
+    rows, columns = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
+    falloff = 1 / (1 + 0.5 * (rows.square() + columns.square()))  # brightest in the middle
+    return gaussian(dark, generator, NoiseOptions(sigma=25)), scene.x * falloff, ", simulated"
+
+
+def _flash(scene: Scene, share: float) -> list[Trace]:
+    dark, bright, _ = _lights(scene)
+    changes = {"input": {"kind": "guide"}, "upsample": ["nearest", "nearest", "bilinear", "bilinear", "bilinear"]}
+    genome = parse_genome(load_genome("dip-flash").data() | changes)
+    recipe = _recipe(600, share, learning_rate=0.1, input_noise=0)
+    return [Trace("restored", genome, dark, recipe, at=(recipe.iterations,), guide=bright)]
+
+
+def _lit(scene: Scene, traces: list[Trace], watched: list[Watched]) -> list[list[Cell]]:
+    dark, bright, how = _lights(scene)
+    answer = watched[0].frames[traces[0].recipe.iterations]
+    return [[Cell(f"flash{how}", bright), Cell(f"no flash{how}", dark), Cell("restored", answer)]]
+
+
+# A run that is stored, over its iterations
+
+
+def progress(path: Path) -> list[list[Cell]]:
+    """The progress frames of a run by the path of its record, with the PSNR of each where that is known.
+
+    UsageError where the file is no run, or the run has no frames.
+    """
+    run = read_run(path)
+    if run is None:
+        raise UsageError(f"{path}: not the record of a run (OUT/runs/TASK/PICTURE-KEY.json)")
+    curve = read_curve(path)
+    known = dict(zip(curve["iteration"], curve["psnr"], strict=True))
+    return [
+        [
+            Cell(f"{at} iterations" + (f"\n{known[at]:.2f} dB" if isfinite(known.get(at, nan)) else ""), seen)
+            for at, seen in read_strip(path, run).items()
+        ]
+    ]
 
 
 FIGURES: dict[str, Figure] = {
@@ -196,5 +272,6 @@ FIGURES: dict[str, Figure] = {
     "inputs": Figure("a region filled from coordinates and from noise", _inputs, _restored),
     "learning-rates": Figure("a region filled at several learning rates", _rates, _restored),
     "jpeg": Figure("artefacts of JPEG (quality 10) over iterations", _compressed, _over_iterations),
+    "flash": Figure("a dark picture restored from one with flash (--guide; else simulated)", _flash, _lit),
     "enhancement": Figure("detail enhanced, 2 x - f at several iterations", _smoothed, _enhanced),
 }

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +13,9 @@ from dipsearch.fitting.loop import Fitting
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.image import digest
+from dipsearch.kept import Kept
 from dipsearch.operator import Identity
 from dipsearch.run import hashed, write_atomically
-
-SAVE_EVERY = 60.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -32,6 +30,7 @@ class Trace:
         operator: A.
         at: iterations whose pictures are kept: multiples of 10, or the last.
         truth: the clean picture, if there is one to compare with.
+        guide: what goes into the network in place of z, if it takes a picture.
         seed: of everything random.
     """
 
@@ -42,13 +41,14 @@ class Trace:
     operator: nn.Module = field(default_factory=Identity)
     at: tuple[int, ...] = ()
     truth: Tensor | None = None
+    guide: Tensor | None = None
     seed: int = 0
 
     @property
     def key(self) -> str:
         """What makes it the same as another: its inputs."""
-        known = getattr(self.operator, "known", None)
-        made = [type(self.operator).__name__, None if known is None else digest(known)]
+        pictures = getattr(self.operator, "known", None), self.guide
+        made = [type(self.operator).__name__, *(None if each is None else digest(each) for each in pictures)]
         return hashed([self.genome.key(), digest(self.y), made, self.recipe.model_dump(), sorted(self.at), self.seed])
 
 
@@ -75,34 +75,29 @@ def watch(
         FitError: it cannot be fitted.
     """
     path = folder / f"{trace.key}.pt"
-    kept: dict[str, Any] = {"state": None, "losses": [], "frames": {}, "done": False}
     if path.exists():
-        kept = torch.load(path, weights_only=True)
-    if kept["done"]:
-        return Watched(kept["losses"], kept["frames"])
-    fitting = Fitting(trace.genome, trace.y, trace.operator, trace.recipe, trace.seed, device, truth=trace.truth)
-    if kept["state"] is not None:
-        fitting.resume(kept["state"])
-    last = time.monotonic()
-
-    def keep(*, done: bool) -> None:
-        kept.update(state=None if done else fitting.state(), done=done)
-        write_atomically(path, lambda temporary: torch.save(kept, temporary))
+        return Watched(**torch.load(path, weights_only=True))
+    kept = Kept(path.with_suffix(".unfinished"), lambda: _begin(trace, device), device, {"losses": [], "frames": {}})
+    fitting, seen = kept.fitting, kept.gathered
 
     def look(iteration: int, x: Tensor) -> None:
-        nonlocal last
-        kept["losses"] += fitting.losses
+        seen["losses"] += fitting.losses
         if iteration in trace.at:
-            kept["frames"][iteration] = x
+            seen["frames"][iteration] = x
         tell(iteration)
-        now = time.monotonic()
-        if now > until or now - last > SAVE_EVERY:
-            keep(done=False)
-            last = now
-        if now > until:
+        over = time.monotonic() > until
+        kept.save(now=over)
+        if over:
             raise Paused(f"{trace.label}: kept at iteration {iteration}")
 
     fitting.callback = look
     fitting.advance()
-    keep(done=True)
-    return Watched(kept["losses"], kept["frames"])
+    write_atomically(path, lambda temporary: torch.save(seen, temporary))
+    kept.drop()
+    return Watched(**seen)
+
+
+def _begin(trace: Trace, device: str) -> Fitting:
+    return Fitting(
+        trace.genome, trace.y, trace.operator, trace.recipe, trace.seed, device, truth=trace.truth, guide=trace.guide
+    )

@@ -1,18 +1,16 @@
 """One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
 
-import contextlib
 import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from dipsearch import frames
 from dipsearch.baseline import BASELINES
-from dipsearch.error import DipsearchError, FitError, OutOfMemory, Paused, UsageError
+from dipsearch.error import FitError, OutOfMemory, Paused, UsageError
 from dipsearch.fitting.capture import WARM_UP
 from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.engine import start
@@ -20,13 +18,12 @@ from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import Fit, Fitting
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
+from dipsearch.kept import Kept
 from dipsearch.leaderboard import Scope
 from dipsearch.metric import from_mse, psnr, ssim
 from dipsearch.network.build import Cost, cost
-from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, subject_of, write_atomically
+from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, subject_of
 from dipsearch.task import Effort, Observation, Task, observe
-
-SAVE_EVERY = 60.0  # seconds between two states of a fit
 
 
 @dataclass(frozen=True)
@@ -129,8 +126,16 @@ class Protocol:
             **outcome,
         )
 
-    def record(self, store: RunStore, name: str, genome: Genome, instance: Observation, fit: Fit) -> dict[str, Any]:
-        """Store a finished fit."""
+    def record(
+        self,
+        store: RunStore,
+        name: str,
+        genome: Genome,
+        instance: Observation,
+        fit: Fit,
+        seen: dict[int, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Store a finished fit, with its progress frames if it has any."""
         price = price_of(genome, instance)
         run = self.run(
             name,
@@ -155,7 +160,7 @@ class Protocol:
             precision=fit.precision,
             uncertainty=None if fit.uncertainty is None else float(fit.uncertainty.mean()),
         )
-        store.save(run, fit)
+        store.save(run, fit, [seen[at] for at in sorted(seen)] if seen else None)
         return asdict(run)
 
     def record_failure(
@@ -208,61 +213,33 @@ class Protocol:
         if found := self.find(store, genome.key(), instance):
             return found
         path = store.unfinished(self.task.name, self._run_key(genome.key(), instance))
-        fitting: Fitting | Ensemble | None = None
+        kept: Kept[Fitting | Ensemble] | None = None
         try:
-            fitting = self._begun(path, genome, instance)
-            saver = Saver(path, fitting)
+            kept = Kept(path, lambda: self.fitting(genome, instance), self.device, {"frames": {}})
+            fitting, seen = kept.fitting, kept.gathered["frames"]
 
             def check(iteration: int, x: Tensor) -> None:
                 over = time.monotonic() > until
-                saver.keep(now=over)
+                if self.purpose != "search" and (iteration in frames.AT or fitting.done):
+                    seen[iteration] = frames.frame(fitting.outputs[0])
+                kept.save(now=over)
                 if tell is not None:
-                    tell(iteration, saver.fitting.curve["psnr"][-1])
+                    tell(iteration, fitting.curve["psnr"][-1])
                 if over:
                     raise Paused(f"{name} on {instance.image}: kept at iteration {iteration}")
 
             fitting.callback = check
             fitting.advance()
         except FitError as error:
-            if not isinstance(error, OutOfMemory):
-                path.unlink(missing_ok=True)
+            if kept is not None and not isinstance(error, OutOfMemory):
+                kept.drop()
             return self.record_failure(store, name, genome, instance, error)
         finally:
-            if fitting is not None:
-                fitting.callback = None  # else the fit would hold itself, and its memory
-        run = self.record(store, name, genome, instance, fitting.result())
-        path.unlink(missing_ok=True)
+            if kept is not None:
+                kept.fitting.callback = None  # else the fit would hold itself, and its memory
+        run = self.record(store, name, genome, instance, fitting.result(), seen)
+        kept.drop()
         return run
-
-    def _begun(self, path: Path, genome: Genome, instance: Observation) -> Fitting | Ensemble:
-        """A fit, from where an interrupted one was kept."""
-        fitting = self.fitting(genome, instance)
-        if path.exists():
-            try:
-                fitting.resume(torch.load(path, weights_only=True, map_location=pick_device(self.device)))
-            except Exception:  # torn, of another version or device: of no use, and half taken over perhaps
-                fitting = self.fitting(genome, instance)
-        return fitting
-
-
-class Saver:
-    """Writes the state of a fit under way to a file, now and then."""
-
-    def __init__(self, path: Path, fitting: Fitting | Ensemble) -> None:
-        self.path, self.fitting, self._last = path, fitting, time.perf_counter()
-
-    def keep(self, *, now: bool = False) -> None:
-        """Write the state: where the last time is long ago, if that can be done; or `now`, DipsearchError where it
-        cannot."""
-        if now:
-            self._write()
-        elif time.perf_counter() - self._last >= SAVE_EVERY:
-            with contextlib.suppress(DipsearchError, RuntimeError):  # a full disk ends the fit when its run is written
-                self._write()
-            self._last = time.perf_counter()
-
-    def _write(self) -> None:
-        write_atomically(self.path, lambda temporary: torch.save(self.fitting.state(), temporary))
 
 
 def price_of(genome: Genome, instance: Observation) -> Cost:
