@@ -4,6 +4,7 @@ Each takes the observation (1, C, H, W), the operator and the noise's standard d
 0…255 (0 for none), and gives the restored picture.
 """
 
+import importlib.util
 from collections.abc import Callable
 
 import numpy as np
@@ -59,6 +60,29 @@ def total_variation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     return _tensor(denoise_tv_chambolle(_channels_last(y), weight=sigma / 255, channel_axis=-1))
 
 
+OPPONENTS = np.array([[1 / 3, 1 / 2, 1 / 4], [1 / 3, 0, -1 / 2], [1 / 3, -1 / 2, 1 / 4]])  # of R, G, B, in columns
+
+
+def bm3d(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
+    """BM3D, and CBM3D for colour (Dabov et al., 2007; the package of Mäkinen et al., 2020), which is told sigma.
+
+    Channel by channel where colours do not differ. It counts on white noise, which clipped noise is not. Its package,
+    the extra `bm3d`, has a licence that allows only non-commercial use.
+    """
+    _needs_same_size(operator, "bm3d")
+    if not available("bm3d"):
+        raise UsageError("baseline 'bm3d' needs its package: pip install 'dipsearch[bm3d]'")
+    if sigma == 0:
+        return y
+    import bm3d as package
+
+    noisy = _channels_last(y)
+    if noisy.shape[2] == 3 and np.ptp(noisy @ OPPONENTS, axis=(0, 1)).min() > 0:  # by whose ranges it divides
+        return _tensor(package.bm3d_rgb(noisy, sigma / 255))
+    planes = [package.bm3d(plane, sigma / 255) for plane in noisy.transpose(2, 0, 1)]
+    return _tensor(np.stack(planes, axis=-1).reshape(noisy.shape))
+
+
 def biharmonic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     """Biharmonic inpainting (Damelin and Hoang, 2018); the same holes in every channel."""
     _needs(operator, "known", "biharmonic")
@@ -107,10 +131,20 @@ def _fitted_pixels(y: Tensor, operator: nn.Module, baseline: str, *, weight: flo
     return x.detach().clamp(0, 1)
 
 
+EXTRAS = {"bm3d": "bm3d"}  # baseline -> the package that it needs beside the project's own
+
+
+def available(baseline: str) -> bool:
+    """Whether the package that a baseline needs is installed."""
+    package = EXTRAS.get(baseline)
+    return package is None or importlib.util.find_spec(package) is not None
+
+
 BASELINES: dict[str, Callable[[Tensor, nn.Module, float], Tensor]] = {
     "observation": observation,
     "non-local-means": non_local_means,
     "total-variation": total_variation,
+    "bm3d": bm3d,
     "biharmonic": biharmonic,
     "bicubic": bicubic,
     "no-prior": no_prior,

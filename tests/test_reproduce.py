@@ -5,7 +5,7 @@ from fits import TINY
 from studies import write
 
 from dipsearch import catalog, kept
-from dipsearch.baseline import BASELINES
+from dipsearch.baseline import BASELINES, EXTRAS
 from dipsearch.cli import main
 from dipsearch.dataset import VARIABLE, data_folder, load_dataset, missing
 from dipsearch.error import DipsearchError, Paused, UsageError
@@ -125,7 +125,7 @@ def test_published_numbers_belong_to_tables_and_say_how_they_came():
         table = load_table(name)
         known = {*table.rows, *(plan(table).task.baselines)}
         others = {row for of, row in rows if of == name} - known
-        assert others <= {"CBM3D", "Papyan et al.", "SelfExSR"}, name
+        assert others <= {"Papyan et al.", "SelfExSR"}, name
     assert all(number.stop == "oracle" for number in published() if number.row == "NAS-DIP")
 
 
@@ -236,6 +236,14 @@ def test_a_state_that_cannot_be_written_is_not_said_to_be_kept(toy, tmp_path, mo
     monkeypatch.setattr(kept, "write_atomically", full)
     with pytest.raises(DipsearchError, match="disk full"):
         work.protocol.evaluate(work.store, "tiny", work.genomes["tiny"].genome, work.instances[0], until=0)
+
+
+def test_a_baseline_whose_package_is_missing_is_left_out_and_named(toy, tmp_path, monkeypatch):
+    monkeypatch.setitem(EXTRAS, "observation", "a_package_that_nobody_has")
+    planned, work = work_of(toy, tmp_path / "runs", rows=["tiny"])
+    assert {run["name"] for run in work.run(quietly)} == {"tiny", "total-variation"}
+    said = FORMATS["table"](outcome(planned, work))
+    assert "observation was left out: its package is not installed (pip install 'dipsearch[observation]')" in said
 
 
 def test_a_half_done_table_weights_pictures_alike(toy, tmp_path):

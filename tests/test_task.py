@@ -318,7 +318,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
     "noise-option": (put("noise", "sgima")(25), ["noise.sgima"]),
     "noise-sigma": (put("noise", "sigma")(-1), ["noise.sigma", "-1"]),
     "metric": (put("metric")("lab"), ["metric", "'lab'", *PROTOCOLS]),
-    "baseline": (put("baselines")(["observation", "bm3d"]), ["baselines.1", "'bm3d'", *BASELINES]),
+    "baseline": (put("baselines")(["observation", "nlm"]), ["baselines.1", "'nlm'", *BASELINES]),
     "key": (put("metrics")("rgb"), ["metrics", "Extra inputs"]),
     "missing-key": (drop("metric"), ["metric", "required"]),
     "stop": (put("recipe", "stop")("never"), ["recipe.stop", "'never'", *STOPPERS]),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
+from dipsearch.baseline import available
 from dipsearch.report.text import aligned, piped
 from dipsearch.reproduce.outcome import Outcome
 from dipsearch.reproduce.published import STOPS, published
@@ -52,7 +53,7 @@ def lines(made: Outcome) -> Iterator[str]:
     rule = f"stop rule {recipe.stop}" + (" over the whole budget" if recipe.patience >= recipe.iterations else "")
     yield (
         f"{pictures}; {plan.effort.seeds} seed(s); {recipe.iterations} iterations unless a row has its own, {rule}, "
-        f" metric {plan.task.metric}, precision {recipe.precision}."
+        f"metric {plan.task.metric}, precision {recipe.precision}."
     )
     for name, side in plan.sides.items():
         yield f"{name} as in the {side} ({table.differences[name].about})."
@@ -67,6 +68,9 @@ def lines(made: Outcome) -> Iterator[str]:
         yield f"Published {STOPS[stop]}: {'; '.join(rows)}."
     if sources := dict.fromkeys(each.source for each in published() if each.table == table.name):
         yield f"Published in: {'; '.join(sources)}."
+    for name in plan.task.baselines:
+        if not available(name):
+            yield f"{name} was left out: its package is not installed (pip install 'dipsearch[{name}]')."
     for machine in made.machines:
         yield f"Made on {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}."
     if plan.scale != "full":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dipsearch import catalog
+from dipsearch.baseline import available
 from dipsearch.error import Paused, UsageError
 from dipsearch.genome import Genome, load_genome, load_genome_file, parse_genome
 from dipsearch.image import normal
@@ -112,14 +113,14 @@ class Rerun:
     def run(
         self, watch: Callable[[str, Observation, int, float], None], until: float = float("inf")
     ) -> Iterator[dict[str, Any]]:
-        """Baselines first, then every missing fit; yields each run as it is stored.
+        """Baselines first, where their packages are installed, then every missing fit; yields each run as it is stored.
 
         `watch` is told the genome's name, the instance, the iteration and the honest PSNR so far. Paused where the
         clock (`time.monotonic`) is past `until`.
         """
         for instance in self.instances[self.part[0] :: self.part[1]]:
             twin = next(each for each in self.instances if torch.equal(each.y, instance.y))
-            for baseline in self.protocol.task.baselines:
+            for baseline in filter(available, self.protocol.task.baselines):
                 if time.monotonic() > until:
                     raise Paused(f"{baseline} on {instance.image}: not begun")
                 yield self.protocol.baseline(self.store, baseline, instance, twin)
