@@ -81,6 +81,9 @@ def reproduce(
     if listed or table is None:
         for name in catalog.names("tables"):
             click.echo(f"{name:<18}{load_table(name).about}")
+        click.echo(
+            "Lab 2, first requirement: dipsearch figure noise-impedance; all figures: dipsearch figure --list", err=True
+        )
         if listed:
             return 0
         raise UsageError("which table? Give one of these names")
