@@ -47,6 +47,7 @@ class Leaderboard:
     other_protocols: int
     other_instances: int
     broken: list[Path]
+    runs: pd.DataFrame  # the rows are made of these
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def leaderboard(
         other_protocols=int(chosen["protocol"].nunique()) - 1,
         other_instances=int((chosen["protocol"] == scope.protocol).sum()) - len(rows),  # type: ignore[union-attr]
         broken=broken,
+        runs=rows,
     )
 
 

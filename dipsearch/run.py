@@ -120,7 +120,8 @@ class RunStore:
     """Runs under a folder: TASK/IMAGE-KEY.json, with a curve (.csv) and a thumbnail (.png) beside it.
 
     An ensemble's, and one with posterior samples, has a map of its uncertainty, too (.uncertainty.png), and runs of
-    other purposes than a search their progress frames (.frames.png).
+    other purposes than a search their progress frames (.frames.png). Observations and clean pictures are under
+    TASK/pictures/.
     """
 
     def __init__(self, root: Path) -> None:
@@ -153,13 +154,30 @@ class RunStore:
                 runs.append(run)
         return runs, broken
 
-    def save(self, run: Run, fit: "Fit | None" = None, seen: "list[Tensor] | None" = None) -> Path:
-        """Write a run: curve, thumbnail and progress frames first, the record last and atomically."""
-        path = self.path_of(run.task, run.image, run.key)
-        if fit is not None:
-            from dipsearch.image import thumbnail
+    def pictures_of(self, run: Mapping[str, Any]) -> dict[str, Path]:
+        """Where the pictures of a run's instance are kept, once for all its runs: `observation`, `truth`."""
+        folder = self.root / run["task"] / "pictures"
+        return {kind: folder / f"{run['digest']}-{run['seed']}.{kind}.png" for kind in ("observation", "truth")}
 
-            write_atomically(path.with_suffix(".png"), lambda temporary: thumbnail(fit.x, temporary))
+    def keep_pictures(self, run: Run, pictures: "dict[str, Tensor | None]") -> None:
+        """Write small pictures of a run's instance, if they are not there."""
+        from dipsearch.image import thumbnail
+
+        for kind, path in self.pictures_of(asdict(run)).items():
+            if (x := pictures[kind]) is not None and not path.exists():
+                write_atomically(path, lambda temporary, x=x: thumbnail(x, temporary))  # type: ignore[misc]
+
+    def save(
+        self, run: Run, fit: "Fit | None" = None, *, x: "Tensor | None" = None, seen: "list[Tensor] | None" = None
+    ) -> Path:
+        """Write a run: what there is of curve, thumbnail (of the fit, or of `x`) and progress frames first, the record
+        last and atomically."""
+        from dipsearch.image import thumbnail
+
+        path = self.path_of(run.task, run.image, run.key)
+        if (restored := x if fit is None else fit.x) is not None:
+            write_atomically(path.with_suffix(".png"), lambda temporary: thumbnail(restored, temporary))
+        if fit is not None:
             write_atomically(path.with_suffix(".csv"), lambda temporary: _write_curve(fit.curve, temporary))
             if (map_ := fit.uncertainty) is not None:  # white: the largest
                 shown = map_ / map_.max().clamp(min=1e-12)
@@ -226,12 +244,12 @@ def _write_curve(curve: dict[str, list[float]], path: Path) -> None:
 
 
 def read_curve(path: Path) -> dict[str, list[float]]:
-    """The curve beside a run's record at `path`: `iteration`, `loss`, `psnr`, `raw`; UsageError where there is none."""
+    """The curve beside a run's record at `path`, its columns by name; UsageError where there is none."""
     curve = path.with_suffix(".csv")
     try:
         with curve.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        return {name: [float(row[name]) for row in rows] for name in ("iteration", "loss", "psnr", "raw")}
+        return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
     except (OSError, ValueError, KeyError, TypeError):
         raise UsageError(f"{curve}: no readable curve of a run") from None
 

@@ -11,6 +11,7 @@ from dipsearch.cli.data import data_group
 from dipsearch.cli.figure import figure
 from dipsearch.cli.inspect import explain, export_group, leaderboard, list_command, show
 from dipsearch.cli.options import INTERRUPTED, program
+from dipsearch.cli.report import report
 from dipsearch.cli.reproduce import reproduce
 from dipsearch.cli.rerun import rerun
 from dipsearch.cli.runs import runs_group
@@ -37,6 +38,7 @@ for command in (
     rerun,
     reproduce,
     figure,
+    report,
     leaderboard,
     explain,
     bench_group,

@@ -135,7 +135,11 @@ class Ensemble:
         self.curve = {name: list(values) for name, values in state["curve"].items()}
 
     def _check(self) -> None:
-        loss = sum(member.curve["loss"][-1] for member in self.members) / len(self.members)
-        self.oracle = judge(self.curve, self.oracle, self.iteration, loss, self.outputs, self.truth, self.protocol)
+        point: dict[str, float] = {"iteration": self.iteration} | {
+            name: sum(member.curve[name][-1] for member in self.members) / len(self.members)
+            for name in ("loss", "statistic")
+            if name in self.members[0].curve
+        }
+        self.oracle = judge(self.curve, self.oracle, point, self.outputs, self.truth, self.protocol)
         if self.callback is not None:
             self.callback(self.iteration, self.current)

@@ -25,7 +25,7 @@ from dipsearch.seed import seed_of
 
 CHECK_EVERY = LOSSES  # iterations between looks at losses, clock and truth
 OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")  # in what torch says
-STATE_FORMAT = 2  # of `Fitting.state`
+STATE_FORMAT = 3  # of `Fitting.state`
 HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "curve")
 MOST_ROLLBACKS = 20  # a fit that keeps falling back has no use
 
@@ -75,7 +75,8 @@ class Fit:
 
 
 def empty_curve() -> dict[str, list[float]]:
-    """What is kept every 10 iterations and at the end: `psnr` of the averaged output, `raw` of the output itself."""
+    """What is kept every 10 iterations and at the end: `psnr` of the averaged output, `raw` of the output itself, and
+    where the stopping rule watches a `statistic`, that, infinite while it means nothing."""
     return {"iteration": [], "loss": [], "psnr": [], "raw": []}
 
 
@@ -277,9 +278,10 @@ class Fitting:
         self.seconds = time.perf_counter() - self._started
         recent = self._recent()
         self._roll_back_or_keep(recent)
-        self.oracle = judge(
-            self.curve, self.oracle, self.iteration, float(recent[-1]), self.outputs, self._truth, self.protocol
-        )
+        point = {"iteration": self.iteration, "loss": float(recent[-1])}
+        if isinstance(self._step.stopper, Minimum):
+            point["statistic"] = float(self._step.stopper.now)
+        self.oracle = judge(self.curve, self.oracle, point, self.outputs, self._truth, self.protocol)
         if bool(self._step.stopper.stop):
             self.stop_reason = self.recipe.stop
         elif self.iteration >= self.recipe.iterations:
@@ -324,18 +326,17 @@ class Fitting:
 def judge(
     curve: dict[str, list[float]],
     oracle: Oracle | None,
-    iteration: int,
-    loss: float,
+    point: dict[str, float],
     outputs: tuple[Tensor, Tensor],
     truth: Tensor | None,
     protocol: str,
 ) -> Oracle | None:
-    """Add a point to a curve, and give the better of the oracle so far and this iteration's averaged output."""
+    """Add a point and its PSNR to a curve, and give the better of the oracle so far and this averaged output."""
     average, raw = (float("nan") if truth is None else psnr(x, truth, protocol) for x in outputs)
-    for name, value in (("iteration", iteration), ("loss", loss), ("psnr", average), ("raw", raw)):
-        curve[name].append(value)
+    for name, value in (point | {"psnr": average, "raw": raw}).items():
+        curve.setdefault(name, []).append(value)
     better = truth is not None and (oracle is None or average > oracle.psnr)
-    return Oracle(average, iteration) if better else oracle
+    return Oracle(average, int(point["iteration"])) if better else oracle
 
 
 def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> None:

@@ -33,9 +33,14 @@ def draw(told: "Explanation", path: Path) -> None:
     A filled dot has an interval, a hollow one too few scores for one. A bar is pale where chance gives as much in more
     than one shuffle of 20. No display is needed: the figure belongs to no window, and its format is that of the file.
     """
+    check_picture(path)
+    save(figure_of(told), path)
+
+
+def figure_of(told: "Explanation") -> "Figure":
+    """What `draw` draws, as a figure of matplotlib."""
     from matplotlib.figure import Figure
 
-    check_picture(path)
     rows, middles, bands = _places(told.effects)
     bottom, evidence = max(rows) + 1, told.evidence
     figure = Figure(figsize=(9.5, 1.5 + ROW * bottom), layout="constrained", dpi=150)
@@ -55,7 +60,7 @@ def draw(told: "Explanation", path: Path) -> None:
         f"{told.complete} networks with a score, {told.pruned} pruned before they had one",
         fontsize=10,
     )
-    save(figure, path)
+    return figure
 
 
 def save(figure: "Figure", path: Path) -> None:

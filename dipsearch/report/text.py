@@ -15,7 +15,11 @@ IF_ANY = ("rollbacks", "non_finite", "failed", "front", "held_out", "psnr", "ora
 def caption(board: Leaderboard) -> str:
     """What the numbers are, in a line or two."""
     pictures, recipe = board.setting["pictures"], board.setting["recipe"]
-    kind = {"rerun": "re-run", "search": "search score (proxy fits, not evidence: re-run the best)"}[board.purpose]
+    kind = {
+        "rerun": "re-run",
+        "reproduce": "published protocol",
+        "search": "search score (proxy fits, not evidence: re-run the best)",
+    }[board.purpose]
     size = f"{pictures['size']} px" if pictures["size"] else "whole pictures"
     shrunk = f", shrunk by {pictures['shrink']}" if pictures["shrink"] > 1 else ""
     ensemble = f", mean of {recipe['ensemble']} fits" if recipe.get("ensemble", 1) > 1 else ""

@@ -160,7 +160,8 @@ class Protocol:
             precision=fit.precision,
             uncertainty=None if fit.uncertainty is None else float(fit.uncertainty.mean()),
         )
-        store.save(run, fit, [seen[at] for at in sorted(seen)] if seen else None)
+        store.save(run, fit, seen=[seen[at] for at in sorted(seen)] if seen else None)
+        store.keep_pictures(run, {"observation": instance.y, "truth": instance.truth})
         return asdict(run)
 
     def record_failure(
@@ -191,7 +192,7 @@ class Protocol:
         metric = self.task.metric
         scores = {"psnr": psnr(x, instance.truth, metric), "ssim": ssim(x, instance.truth, metric)}
         run = self.run(name, None, instance, seconds=round(seconds, 4), **scores)
-        store.save(run)
+        store.save(run, x=x)
         return asdict(run)
 
     def evaluate(

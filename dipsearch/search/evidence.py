@@ -25,6 +25,18 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A trial of a study that has ended: its score, or None with the reason; what it had `reached` at its last rung,
+    and the rungs that it was judged at."""
+
+    number: int
+    score: float | None
+    reached: float | None
+    reason: str
+    rungs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The networks of a study. Each is there once, however often it came: its score is stored, and no second fit."""
 
@@ -75,6 +87,24 @@ def read_evidence(folder: Path) -> Evidence:
         repeats=len(done) - len(kept),
         unfinished=len(trials) - len(done),
     )
+
+
+def read_history(folder: Path) -> list[Ended]:
+    """The trials of the study in a folder that have ended, in their order; UsageError says what cannot be read."""
+    ended = []
+    for trial in _trials(folder / "study.db"):
+        if trial.state.is_finished():
+            rungs = trial.intermediate_values
+            ended.append(
+                Ended(
+                    trial.number,
+                    trial.values[0] if _scored(trial) else None,
+                    rungs[max(rungs)] if rungs else None,
+                    "" if _scored(trial) else str(trial.user_attrs.get("reason", trial.state.name.lower())),
+                    tuple(sorted(rungs)),
+                )
+            )
+    return ended
 
 
 def _made_with(path: Path) -> tuple[Space, str]:

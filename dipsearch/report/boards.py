@@ -1,0 +1,136 @@
+"""Leaderboards as a report shows them: honest numbers, oracle numbers apart, picture by picture, and charts."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from dipsearch import catalog
+from dipsearch.leaderboard import COLUMNS, Leaderboard, with_front
+from dipsearch.report.charts import against
+from dipsearch.report.text import caption, cells
+from dipsearch.report.views import Board, Cell, Table
+from dipsearch.reproduce.published import numbers, rows_of
+from dipsearch.run import hashed
+
+PURPOSES = {"rerun": "Full fits", "reproduce": "Published protocol", "search": "Search scores"}
+ORACLE = ("oracle_psnr",)
+
+
+def view_board(board: Leaderboard) -> Board:
+    """A leaderboard with everything that is shown of it."""
+    name = f"board-{hashed([board.task, board.purpose])}"
+    words, table = cells(board), board.table
+    keys = {head: key for key, head in COLUMNS.items()}
+    hidden = {COLUMNS[key] for key in ORACLE}
+    heads = [head for head in words.columns if head not in hidden]
+    published = _published(board)
+    kinds = [_kind(row) for row in table.to_dict("records")]
+    rows = []
+    for place, row in enumerate(table.to_dict("records")):
+        link = f"#genome-{row['subject']}" if row["genome"] is not None else ""
+        line = [
+            Cell(str(words[head].iloc[place]), plain(row[keys[head]]), link if keys[head] == "name" else "")
+            for head in heads
+        ]
+        rows.append(line + ([_said(published, row["name"])] if published else []))
+    numeric = [pd.api.types.is_numeric_dtype(table[keys[head]]) for head in heads] + ([True] if published else [])
+    for said in published:
+        if said not in set(table["name"]):
+            blank = [Cell(said) if head == COLUMNS["name"] else Cell("") for head in heads]
+            rows.append([*blank, _said(published, said)])
+            kinds.append("published")
+    honest = Table(heads + (["published"] if published else []), numeric, rows, kinds)
+    charts = []
+    for cost, label in (("seconds", "seconds a fit"), ("gflop", "GFLOP an iteration")):
+        chart = against(with_front(table, cost), cost, label, f"{name}-{cost}", "#genome-")
+        charts += [chart] if chart is not None else []
+    return Board(
+        name,
+        PURPOSES[board.purpose],
+        caption(board),
+        honest,
+        _oracle(board),
+        _by_picture(board),
+        charts,
+        {"name": f"{board.task}-{board.purpose}", "columns": [*COLUMNS, "subject"], "rows": _raw(table)},
+    )
+
+
+def _kind(row: dict[Any, Any]) -> str:
+    if row["genome"] is None:
+        return "baseline"
+    return "published" if row["name"] in catalog.names("genomes") else "genome"
+
+
+def _raw(table: pd.DataFrame) -> list[list[Any]]:
+    return [[plain(value) for value in row] for row in table[[*COLUMNS, "subject"]].itertuples(index=False)]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if value is None or isinstance(value, str):
+        return value
+    number = float(value)
+    return None if math.isnan(number) else int(number) if number.is_integer() else number
+
+
+def _published(board: Leaderboard) -> dict[str, Any]:
+    """Published numbers of a table's rows; none for tasks that are no table."""
+    if board.task not in catalog.names("tables"):
+        return {}
+    told = {row: numbers(board.task, row) for row in rows_of(board.task)}
+    return {row: each[""] for row, each in told.items() if "" in each and each[""].stop != "oracle"}
+
+
+def _said(published: dict[str, Any], name: str) -> Cell:
+    said = published.get(name)
+    return Cell("") if said is None else Cell(f"{said.psnr:.2f}", said.psnr)
+
+
+def _oracle(board: Leaderboard) -> Table | None:
+    table = board.table[board.table["oracle_psnr"].notna()]
+    if table.empty:
+        return None
+    told = (
+        {row: numbers(board.task, row) for row in rows_of(board.task)} if board.task in catalog.names("tables") else {}
+    )
+    said = {row: each[""].psnr for row, each in told.items() if "" in each and each[""].stop == "oracle"}
+    rows = []
+    for row in table.sort_values("oracle_psnr", ascending=False).to_dict("records"):
+        gap = row["oracle_psnr"] - row["psnr"]
+        line = [
+            Cell(row["name"], row["name"], f"#genome-{row['subject']}"),
+            Cell(f"{row['oracle_psnr']:.2f}", row["oracle_psnr"]),
+            Cell(f"{gap:.2f}", gap),
+        ]
+        if said:
+            line.append(Cell(f"{said[row['name']]:.2f}", said[row["name"]]) if row["name"] in said else Cell(""))
+        rows.append(line)
+    heads = ["genome", "oracle PSNR", "above the honest one"] + (["published (oracle)"] if said else [])
+    return Table(heads, [False] + [True] * (len(heads) - 1), rows)
+
+
+def _by_picture(board: Leaderboard) -> Table | None:
+    runs = board.runs[board.runs["psnr"].notna()]
+    pictures = sorted(set(runs["picture"]))
+    if len(pictures) < 2 or len(pictures) > 40:
+        return None
+    mean = runs.pivot_table(index="subject", columns="picture", values="psnr", aggfunc="mean")
+    spread = runs.pivot_table(index="subject", columns="picture", values="psnr", aggfunc=lambda each: each.std(ddof=1))
+    rows = []
+    for row in board.table.head(200).to_dict("records"):
+        if row["subject"] in mean.index:
+            link = f"#genome-{row['subject']}" if row["genome"] is not None else ""
+            line = [Cell(row["name"], row["name"], link)]
+            for picture in pictures:
+                value = mean.loc[row["subject"], picture]
+                sd = (
+                    spread.loc[row["subject"], picture]
+                    if picture in spread.columns and row["subject"] in spread.index
+                    else math.nan
+                )
+                word = "" if math.isnan(value) else f"{value:.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
+                line.append(Cell(word, plain(value)))
+            rows.append(line)
+    return Table(["genome", *pictures], [False] + [True] * len(pictures), rows)
