@@ -20,18 +20,18 @@ ORACLE = ("oracle_psnr",)
 def view_board(board: Leaderboard) -> Board:
     """A leaderboard with everything that is shown of it."""
     name = f"board-{hashed([board.task, board.purpose])}"
-    words, table = cells(board), board.table
+    table = board.table
+    words = {str(head): list(map(str, column)) for head, column in cells(board).items()}
     keys = {head: key for key, head in COLUMNS.items()}
     hidden = {COLUMNS[key] for key in ORACLE}
-    heads = [head for head in words.columns if head not in hidden]
+    heads = [head for head in words if head not in hidden]
     published = _published(board)
     kinds = [_kind(row) for row in table.to_dict("records")]
     rows = []
     for place, row in enumerate(table.to_dict("records")):
         link = f"#genome-{row['subject']}" if row["genome"] is not None else ""
         line = [
-            Cell(str(words[head].iloc[place]), plain(row[keys[head]]), link if keys[head] == "name" else "")
-            for head in heads
+            Cell(words[head][place], plain(row[keys[head]]), link if keys[head] == "name" else "") for head in heads
         ]
         rows.append(line + ([_said(published, row["name"])] if published else []))
     numeric = [pd.api.types.is_numeric_dtype(table[keys[head]]) for head in heads] + ([True] if published else [])

@@ -4,7 +4,7 @@ import io
 import math
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from markupsafe import Markup
@@ -32,6 +32,7 @@ def inline(figure: "Figure", name: str, told: str) -> Markup:
     svg = sink.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<path (?![^>]*\bd=")[^>]*/>', "", svg)  # of what is nowhere, such as an interval of NaN
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(<use [^>]*xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = svg.replace(INK, "currentColor")

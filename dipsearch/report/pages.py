@@ -1,5 +1,6 @@
 """Genomes and runs as a report shows them, each on a page of its own."""
 
+import heapq
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,7 +76,7 @@ class Pages:
             name=row["name"],
             summary=row["summary"],
             facts=_facts(row),
-            text=yaml.safe_dump(row["genome"] | recipe, sort_keys=False, allow_unicode=True),
+            text=_as_yaml(row["genome"] | recipe),
             drawing=None if genome is None else draw_network(genome),
             relatives=None if family is None else family.relatives(row["subject"]),
             runs=self._runs_of(runs),
@@ -121,6 +122,13 @@ class Pages:
         return notes
 
 
+def _as_yaml(data: dict[str, Any]) -> str:
+    """Data as YAML, by libyaml where there is one: thousands of genomes take seconds without."""
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    text: str = yaml.dump(data, Dumper=dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def _parsed(genome: dict[str, Any]) -> Genome | None:
     try:
         return parse_genome(genome)
@@ -157,18 +165,21 @@ class _Family:
     def __init__(self, board: Leaderboard) -> None:
         self.rows = {row["subject"]: row for row in _records(board.table) if row["genome"] is not None}
         self.genes = {subject: _flat(row) for subject, row in self.rows.items()}
+        self._items = {
+            subject: frozenset((name, str(gene)) for name, gene in genes.items())
+            for subject, genes in self.genes.items()
+        }
         self.scored = {subject for subject, row in self.rows.items() if not pd.isna(row["psnr"])}
 
     def relatives(self, subject: str) -> Table | None:
         """The genomes with the fewest other genes: what changes towards each, and what that brings."""
-        mine, near = self.genes[subject], []
-        for other in self.scored - {subject} if subject in self.scored else ():
-            genes = self.genes[other]
-            changed = sorted(name for name in mine.keys() | genes.keys() if mine.get(name) != genes.get(name))
-            near.append((len(changed), -self.rows[other]["psnr"], other, changed))
+        mine, items = self.genes[subject], self._items
+        others = self.scored - {subject} if subject in self.scored else ()
+        near = [(len(items[subject] ^ items[other]), -self.rows[other]["psnr"], other) for other in others]
         rows = []
-        for _, _, other, changed in sorted(near)[:RELATIVES]:
+        for _, _, other in heapq.nsmallest(RELATIVES, near):
             genes, gain = self.genes[other], self.rows[other]["psnr"] - self.rows[subject]["psnr"]
+            changed = sorted({name for name, _ in items[subject] ^ items[other]})
             words = "; ".join(f"{name}: {mine.get(name, '–')} → {genes.get(name, '–')}" for name in changed)
             named = Cell(self.rows[other]["name"], None, f"#genome-{other}")
             rows.append([named, Cell(words), Cell(f"{gain:+.2f}", plain(gain))])
@@ -214,7 +225,7 @@ def _run(store: RunStore, album: Album, run: dict[str, Any]) -> RunView:
         {name: word for name, word in judged.items() if word},
         {name: word for name, word in oracle.items() if word},
         {name: word for name, word in facts.items() if word},
-        yaml.safe_dump(run["setting"], sort_keys=False, allow_unicode=True),
+        _as_yaml(run["setting"]),
         _command(run),
         f"not kept, or left out of this report: {', '.join(lacking)}" if lacking and run["genome_key"] else "",
     )
