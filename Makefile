@@ -9,6 +9,7 @@ DEMO := results/demo
 demo: $(INSTALLED)
 	$(VENV)/bin/dipsearch search --task inpaint --out $(DEMO) $(if $(wildcard $(DEMO)/studies/inpaint-dip-quick/study.db),--resume)
 	$(VENV)/bin/dipsearch rerun --task inpaint --top 3 --seeds 3 --out $(DEMO)
+	$(VENV)/bin/dipsearch report --out $(DEMO)
 
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -15,10 +15,14 @@ from dipsearch.frames import frame, iterations, read_strip, write_strip
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
 from dipsearch.operator import Mask
+from dipsearch.reproduce.comparison import traces
 from dipsearch.reproduce.figures import FIGURES, RATES, Scene, figure_named, progress, scene
 from dipsearch.reproduce.trace import Trace, watch
 from dipsearch.run import read_run
+from dipsearch.search.evaluation import Protocol
+from dipsearch.search.rerun import Candidate
 from dipsearch.seed import seed_of
+from dipsearch.task import load_task
 
 Y = picture(seed=3)
 
@@ -195,3 +199,52 @@ def test_a_slice_of_time_says_how_to_go_on(tmp_path, capsys):
     assert not (tmp_path / "figures" / "jpeg.png").exists()
     assert main(given) == 0
     assert (tmp_path / "figures" / "jpeg.png").exists()
+
+
+# Genomes side by side
+
+
+def test_genomes_are_drawn_side_by_side(tmp_path, capsys):
+    given = [
+        "compare",
+        "denoise-small",
+        "deep-decoder",
+        "--task",
+        "denoise",
+        "--iterations",
+        "3",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(given) == 0
+    made = tmp_path / "figures" / "compare-denoise.png"
+    assert f"written: {made}" in capsys.readouterr().out
+    with Image.open(made) as drawn:
+        assert drawn.width > 1.5 * drawn.height  # two pictures by original, observation and two genomes
+    before = sorted((tmp_path / "figures" / "fits").glob("*.pt"))
+    assert len(before) == 4
+    assert main([*given, "-o", str(tmp_path / "x.pdf")]) == 0  # of the same fits
+    assert sorted((tmp_path / "figures" / "fits").glob("*.pt")) == before and (tmp_path / "x.pdf").stat().st_size > 1000
+
+
+def test_a_comparison_is_that_of_its_task():
+    task = load_task("denoise")
+    protocol = Protocol(task, task.rerun["quick"], "quick", "compare", Recipe(iterations=20))
+    (instance,) = protocol.observe(["skimage:astronaut"], seed=0, repeats=1)
+    (made,) = traces(protocol, {"tiny": Candidate(GENOME, {"learning_rate": 0.02})}, instance)
+    assert torch.equal(made.y, instance.y) and torch.equal(made.truth, instance.truth) and made.seed == instance.seed
+    assert (made.recipe.learning_rate, made.recipe.iterations, made.recipe.stop) == (0.02, 20, "fixed")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--task", "denoise"], "which genomes?"),
+        (["--task", "denoise", "nobody"], "nobody"),
+        (["--task", "nothing", "dip-denoise"], "nothing"),
+        (["--task", "denoise", "dip-denoise", "-o", "x.gif"], "a picture ends in"),
+    ],
+)
+def test_a_comparison_of_nothing_is_an_error(tmp_path, capsys, given, message):
+    assert main(["compare", *given, "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err

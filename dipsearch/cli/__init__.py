@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from dipsearch.cli.bench import bench_group
+from dipsearch.cli.compare import compare
 from dipsearch.cli.data import data_group
 from dipsearch.cli.figure import figure
 from dipsearch.cli.inspect import explain, export_group, leaderboard, list_command, show
@@ -39,6 +40,7 @@ for command in (
     reproduce,
     figure,
     report,
+    compare,
     leaderboard,
     explain,
     bench_group,

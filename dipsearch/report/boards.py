@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from dipsearch import catalog
+from dipsearch.genome import load_genome_file
 from dipsearch.leaderboard import COLUMNS, Leaderboard, with_front
 from dipsearch.report.charts import against
 from dipsearch.report.text import caption, cells
@@ -60,7 +61,8 @@ def view_board(board: Leaderboard) -> Board:
 def _kind(row: dict[Any, Any]) -> str:
     if row["genome"] is None:
         return "baseline"
-    return "published" if row["name"] in catalog.names("genomes") else "genome"
+    named = row["name"] in catalog.names("genomes")
+    return "published" if named and not load_genome_file(row["name"]).provenance else "genome"  # else found by a search
 
 
 def _raw(table: pd.DataFrame) -> list[list[Any]]:

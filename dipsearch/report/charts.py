@@ -35,7 +35,7 @@ def inline(figure: "Figure", name: str, told: str) -> Markup:
     svg = re.sub(r'<path (?![^>]*\bd=")[^>]*/>', "", svg)  # of what is nowhere, such as an interval of NaN
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(<use [^>]*xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = svg.replace(INK, "currentColor")
+    svg = svg.replace(INK, "currentColor").replace("stroke: #000000", "stroke: currentColor")
     svg = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg class="chart" role="img" \1 {told}>', svg, count=1)
     return Markup(svg.replace("{told}", str(Markup('aria-label="{}"').format(told))))  # noqa: S704 # matplotlib escapes
 
@@ -115,7 +115,7 @@ def history(trials: "Sequence[Ended]", unit: str, name: str) -> Markup | None:
     axes.step(numbers, pd.Series(values).cummax(), where="post", color=RED, linewidth=1, label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel(f"score, {unit}")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return inline(
         figure, name, f"{len(scored)} scores and {len(pruned)} pruned trials; the best is {max(values):.2f} {unit}"
     )
@@ -143,7 +143,7 @@ def curve(
     xs = [x for points in cleaned.values() for x, _ in points]
     ys = [y for points in cleaned.values() for _, y in points]
     left, right, low, high = min(xs), max(xs), min(ys), max(ys)
-    width, height, margin = 420, 200, 44
+    width, height, margin = 420, 200, 56
 
     def place(x: float, y: float) -> str:
         across = margin + (x - left) / ((right - left) or 1) * (width - margin - 8)

@@ -202,7 +202,7 @@ def _run(store: RunStore, album: Album, run: dict[str, Any]) -> RunView:
     judged |= {"held-out PSNR": decibel(run["held_out"]), "PSNR at the end of the budget": decibel(run["final_psnr"])}
     judged |= {
         "chosen iteration": str(run["chosen"] or ""),
-        "of": str(run["iterations"] or ""),
+        "iterations": str(run["iterations"] or ""),
         "stopped by": run["stop_reason"],
     }
     oracle = {"PSNR": decibel(run["oracle_psnr"]), "at iteration": str(run["oracle_iteration"] or "")}

@@ -140,12 +140,13 @@ def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> di
     UsageError where nothing is named and nothing was searched.
     """
     published = Candidate(load_genome(task.genome))
-    chosen = _named(named) if named else _best(task, store)
+    chosen = named_genomes(named) if named else _best(task, store)
     others = [(name, candidate) for name, candidate in chosen.items() if candidate.key != published.key]
     return {catalog.stem("genomes", task.genome): published} | dict(others if named else others[:top])
 
 
-def _named(names: list[str]) -> dict[str, Candidate]:
+def named_genomes(names: list[str]) -> dict[str, Candidate]:
+    """Genomes by their names or files, with the values of the recipe that they bring."""
     stems = [catalog.stem("genomes", name) for name in names]
     files = [load_genome_file(name) for name in names]
     # two files of one name are told apart by their paths

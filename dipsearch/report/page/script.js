@@ -100,6 +100,8 @@ for (const tools of document.querySelectorAll(".tools")) {
 
 // Two pictures, one over the other
 
+const WIDE = 400; // pixels on the screen, about, at first
+
 function compare(box) {
   const pair = box.querySelector(".pair");
   const images = Array.from(pair.querySelectorAll("img"));
@@ -115,6 +117,7 @@ function compare(box) {
       image.classList.toggle("right", kind === chosen.right && chosen.left !== chosen.right);
     }
     const widest = Math.max(...images.map((image) => image.naturalWidth));
+    if (widest > 1 && zoom.dataset.zoom === "") zoom.value = zoom.dataset.zoom = Math.max(1, Math.round(WIDE / widest)); // at first
     for (const image of images) image.style.width = `${widest * Number(zoom.value)}px`;
   }
   for (const image of images) {
