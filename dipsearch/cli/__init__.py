@@ -8,6 +8,7 @@ import click
 
 from dipsearch.cli.bench import bench_group
 from dipsearch.cli.compare import compare
+from dipsearch.cli.dashboard import dashboard
 from dipsearch.cli.data import data_group
 from dipsearch.cli.figure import figure
 from dipsearch.cli.inspect import explain, export_group, leaderboard, list_command, show
@@ -41,6 +42,7 @@ for command in (
     figure,
     report,
     compare,
+    dashboard,
     leaderboard,
     explain,
     bench_group,

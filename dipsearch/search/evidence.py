@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -69,7 +70,7 @@ def find_study(root: Path, name: str) -> Path:
 def read_evidence(folder: Path) -> Evidence:
     """The networks of the study in a folder (study.db, config.yaml); UsageError says what cannot be read."""
     space, objective = _made_with(folder / "config.yaml")
-    trials = _trials(folder / "study.db")
+    trials = read_study(folder).trials
     done = [trial for trial in trials if trial.state == TrialState.PRUNED or _scored(trial)]
     for trial in done:
         for slot, choices in space.slots.items():
@@ -92,7 +93,7 @@ def read_evidence(folder: Path) -> Evidence:
 def read_history(folder: Path) -> list[Ended]:
     """The trials of the study in a folder that have ended, in their order; UsageError says what cannot be read."""
     ended = []
-    for trial in _trials(folder / "study.db"):
+    for trial in read_study(folder).trials:
         if trial.state.is_finished():
             rungs = trial.intermediate_values
             ended.append(
@@ -118,15 +119,26 @@ def _made_with(path: Path) -> tuple[Space, str]:
     return catalog.validate(f"{path}: space", Space.model_validate, config["space"]), goals[0]
 
 
-def _trials(path: Path) -> list[FrozenTrial]:
-    """All trials of the one study in a database, which is opened for reading only."""
+@dataclass(frozen=True)
+class Stored:
+    """The one study in a database: its name, directions and trials."""
+
+    name: str
+    directions: list[StudyDirection]
+    trials: list[FrozenTrial]
+
+
+def read_study(folder: Path) -> Stored:
+    """The study in a folder's study.db, which is opened for reading only; UsageError says what cannot be read."""
+    path = folder / "study.db"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = quote(quote(str(path.resolve())))  # once for SQLite's URI, and once for the URL around it
     url = f"sqlite:///file:{name}?mode=ro&uri=true"
     try:
         storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
         try:
-            return optuna.load_study(study_name=None, storage=storage).get_trials(deepcopy=False)
+            study = optuna.load_study(study_name=None, storage=storage)
+            return Stored(study.study_name, study.directions, study.get_trials(deepcopy=False))
         finally:
             storage.remove_session()
             storage.engine.dispose()
