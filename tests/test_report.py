@@ -113,11 +113,14 @@ def test_relatives_say_what_changes_and_what_it_brings(tmp_path):
 
 def test_a_run_says_how_it_is_made_again(tmp_path):
     store = RunStore(tmp_path / "runs")
-    save(store, run_of(genome_of(1), repeat=1, name="a b"))
+    save(store, run_of(genome_of(1), repeat=1, name="dip-sr"))
+    save(store, run_of(genome_of(3), repeat=1, name="a b"))
     save(store, run_of(genome_of(2), task="jpeg", purpose="reproduce", name="DIP", preset="full", picture="f16"))
     commands = {view.title: view.command for view in gather(tmp_path, [], 10**6).runs}
     assert commands == {
-        "a b on one, repeat 1": "dipsearch rerun --task toy --preset quick --genome 'a b' --seeds 2 --seed 0",
+        "dip-sr on one, repeat 1": "dipsearch rerun --task toy --preset quick --genome dip-sr --seeds 2 --seed 0",
+        "a b on one, repeat 1": "dipsearch export genome 'a b' --task toy -o genome.yaml && "
+        "dipsearch rerun --task toy --preset quick --genome genome.yaml --seeds 2 --seed 0",
         "DIP on f16, repeat 0": "dipsearch reproduce jpeg --picture f16 --row DIP --seeds 1 --seed 0",
     }
 
@@ -189,6 +192,22 @@ def test_failures_and_half_done_genomes_have_their_rows(tmp_path):
     rows = {row[1].word: [cell.word for cell in row] for row in board.honest.rows}
     assert rows[genome_of(8).key()[:8]][0] == "" and "diverged" in Reader(made(tmp_path)).text
     assert "failed" in board.honest.heads
+
+
+def test_runs_without_a_truth_are_ranked_by_what_was_held_out(tmp_path):
+    store = RunStore(tmp_path / "runs")
+    for number in range(3):
+        blind = {
+            "psnr": None,
+            "held_out": 20.0 + number,
+            "status": "ok",
+            "seconds": 1.0 + number,
+            "gflop": 1.0 + number,
+        }
+        store.save(run_of(genome_of(number), **blind))
+    (board,) = gather(tmp_path, [], 10**6).tasks[0].boards
+    assert "held-out PSNR" in board.honest.heads and "PSNR" not in board.honest.heads
+    assert board.oracle is None and not board.charts and "22.00" in Reader(made(tmp_path)).text
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def view_board(board: Leaderboard) -> Board:
     keys = {head: key for key, head in COLUMNS.items()}
     hidden = {COLUMNS[key] for key in ORACLE}
     heads = [head for head in words if head not in hidden]
-    published = _published(board)
+    published = _published(board, oracle=False)
     kinds = [_kind(row) for row in table.to_dict("records")]
     rows = []
     for place, row in enumerate(table.to_dict("records")):
@@ -77,28 +77,23 @@ def plain(value: Any) -> Any:
     return None if math.isnan(number) else int(number) if number.is_integer() else number
 
 
-def _published(board: Leaderboard) -> dict[str, Any]:
-    """Published numbers of a table's rows; none for tasks that are no table."""
+def _published(board: Leaderboard, *, oracle: bool) -> dict[str, float]:
+    """Published means of a table's rows, oracle numbers or the others; none for tasks that are no table."""
     if board.task not in catalog.names("tables"):
         return {}
-    told = {row: numbers(board.task, row) for row in rows_of(board.task)}
-    return {row: each[""] for row, each in told.items() if "" in each and each[""].stop != "oracle"}
+    said = {row: numbers(board.task, row).get("") for row in rows_of(board.task)}
+    return {row: each.psnr for row, each in said.items() if each is not None and (each.stop == "oracle") == oracle}
 
 
-def _said(published: dict[str, Any], name: str) -> Cell:
-    said = published.get(name)
-    return Cell("") if said is None else Cell(f"{said.psnr:.2f}", said.psnr)
+def _said(published: dict[str, float], name: str) -> Cell:
+    return Cell(f"{published[name]:.2f}", published[name]) if name in published else Cell("")
 
 
 def _oracle(board: Leaderboard) -> Table | None:
     table = board.table[board.table["oracle_psnr"].notna()]
     if table.empty:
         return None
-    told = (
-        {row: numbers(board.task, row) for row in rows_of(board.task)} if board.task in catalog.names("tables") else {}
-    )
-    said = {row: each[""].psnr for row, each in told.items() if "" in each and each[""].stop == "oracle"}
-    rows = []
+    published, rows = _published(board, oracle=True), []
     for row in table.sort_values("oracle_psnr", ascending=False).to_dict("records"):
         gap = row["oracle_psnr"] - row["psnr"]
         line = [
@@ -106,10 +101,8 @@ def _oracle(board: Leaderboard) -> Table | None:
             Cell(f"{row['oracle_psnr']:.2f}", row["oracle_psnr"]),
             Cell(f"{gap:.2f}", gap),
         ]
-        if said:
-            line.append(Cell(f"{said[row['name']]:.2f}", said[row["name"]]) if row["name"] in said else Cell(""))
-        rows.append(line)
-    heads = ["genome", "oracle PSNR", "above the honest one"] + (["published (oracle)"] if said else [])
+        rows.append(line + ([_said(published, row["name"])] if published else []))
+    heads = ["genome", "oracle PSNR", "above the honest one"] + (["published (oracle)"] if published else [])
     return Table(heads, [False] + [True] * (len(heads) - 1), rows)
 
 
@@ -120,6 +113,7 @@ def _by_picture(board: Leaderboard) -> Table | None:
         return None
     mean = runs.pivot_table(index="subject", columns="picture", values="psnr", aggfunc="mean")
     spread = runs.pivot_table(index="subject", columns="picture", values="psnr", aggfunc=lambda each: each.std(ddof=1))
+    spread = spread.reindex(index=mean.index, columns=mean.columns)
     rows = []
     for row in board.table.head(200).to_dict("records"):
         if row["subject"] in mean.index:
@@ -127,11 +121,7 @@ def _by_picture(board: Leaderboard) -> Table | None:
             line = [Cell(row["name"], row["name"], link)]
             for picture in pictures:
                 value = mean.loc[row["subject"], picture]
-                sd = (
-                    spread.loc[row["subject"], picture]
-                    if picture in spread.columns and row["subject"] in spread.index
-                    else math.nan
-                )
+                sd = spread.loc[row["subject"], picture]
                 word = "" if math.isnan(value) else f"{value:.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
                 line.append(Cell(word, plain(value)))
             rows.append(line)

@@ -70,7 +70,9 @@ def against(table: pd.DataFrame, cost: str, label: str, name: str, link: str) ->
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    shown = table[table["rank"].notna() & table["genome"].notna() & (table[cost] > 0)].head(MOST)
+    shown = table[table["rank"].notna() & table["genome"].notna() & table["psnr"].notna() & (table[cost] > 0)].head(
+        MOST
+    )
     if len(shown) < 2:
         return None
     figure, axes = axes_of()
@@ -101,7 +103,7 @@ def against(table: pd.DataFrame, cost: str, label: str, name: str, link: str) ->
     return inline(figure, name, f"PSNR against {label}: {len(shown)} genomes, {len(front)} on the Pareto front")
 
 
-def history(trials: "Sequence[Ended]", unit: str, name: str) -> Markup | None:
+def history(trials: "Sequence[Ended]", name: str) -> Markup | None:
     """Scores of a study's trials in their order, with the best so far; crosses: pruned, at what they had reached."""
     scored = [(trial.number, trial.score) for trial in trials if trial.score is not None]
     if not scored:
@@ -114,11 +116,9 @@ def history(trials: "Sequence[Ended]", unit: str, name: str) -> Markup | None:
     numbers, values = _both(scored)
     axes.step(numbers, pd.Series(values).cummax(), where="post", color=RED, linewidth=1, label="best so far")
     axes.set_xlabel("trial")
-    axes.set_ylabel(f"score, {unit}")
+    axes.set_ylabel("score")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return inline(
-        figure, name, f"{len(scored)} scores and {len(pruned)} pruned trials; the best is {max(values):.2f} {unit}"
-    )
+    return inline(figure, name, f"{len(scored)} scores and {len(pruned)} pruned trials; the best is {max(values):.2f}")
 
 
 def curve(

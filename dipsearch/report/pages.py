@@ -11,6 +11,7 @@ import yaml
 from markupsafe import Markup
 from pydantic import ValidationError
 
+from dipsearch import catalog
 from dipsearch.error import UsageError
 from dipsearch.frames import iterations
 from dipsearch.genome import Genome, parse_genome
@@ -106,7 +107,8 @@ class Pages:
         for run in runs:
             view = self.runs.get(key_of(run))
             if view is not None and "restored" in view.pictures:
-                words = f"{picture_of(str(run['image']))}, {decibel(run['psnr'])} dB"
+                told = f", {decibel(run['psnr'])} dB" if run["psnr"] is not None else ""
+                words = picture_of(str(run["image"])) + told
                 shown.append((view.pictures["restored"], words, f"#{view.id}"))
         return shown[:12]
 
@@ -219,7 +221,6 @@ def _run(store: RunStore, album: Album, run: dict[str, Any]) -> RunView:
         f"{run['name']} on {picture_of(str(run['image']))}, repeat {run['repeat']}",
         f"#genome-{subject_of(run['genome_key'], run['recipe_changes'])}" if run["genome_key"] else "",
         pictures,
-        256,
         None if strip is None else (strip, [str(at) for at in iterations(int(run["iterations"]))]),
         _curves(path, run),
         {name: word for name, word in judged.items() if word},
@@ -265,8 +266,11 @@ def _command(run: dict[str, Any]) -> str:
             ["dipsearch", "reproduce", run["task"], *scale, *(picture if not scale else []), *row, *seeds]
         )
     if run["purpose"] == "rerun" and run["genome_key"]:
-        given = ["dipsearch", "rerun", "--task", run["task"], "--preset", run["preset"]]
-        return shlex.join([*given, "--genome", run["name"], *seeds])
+        named = run["name"] in catalog.names("genomes")
+        file = run["name"] if named else "genome.yaml"
+        found = ["dipsearch", "export", "genome", run["name"], "--task", run["task"], "-o", file]
+        again = ["dipsearch", "rerun", "--task", run["task"], "--preset", run["preset"], "--genome", file, *seeds]
+        return shlex.join(again) if named else f"{shlex.join(found)} && {shlex.join(again)}"
     return ""
 
 

@@ -20,7 +20,7 @@ def view_study(folder: Path) -> StudyView:
     trials: list[Ended] = []
     try:
         trials = read_history(folder)
-        drawn = history(trials, "dB", f"{anchor}-history")
+        drawn = history(trials, f"{anchor}-history")
         charts += [drawn] if drawn is not None else []
     except DipsearchError as error:
         missing.append(str(error))

@@ -71,7 +71,6 @@ class RunView:
     title: str
     genome: str
     pictures: dict[str, str]
-    width: int
     frames: tuple[str, list[str]] | None
     charts: list[Markup]
     honest: dict[str, str]
