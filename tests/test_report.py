@@ -125,6 +125,7 @@ def test_a_run_says_how_it_is_made_again(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_study_shows_its_history_its_rungs_and_why_trials_ended(tmp_path, room):
     write_task(room, effort={"trials": 24})
     write_space(room)
