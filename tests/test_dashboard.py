@@ -48,6 +48,7 @@ def test_a_copy_has_the_pictures_of_every_trial(study, room):
     assert len(list((study / "dashboard" / "artifacts").iterdir())) == added and artifacts is not None
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_shows_the_copy(study, room):
     dashboard = pytest.importorskip("optuna_dashboard")
     url, artifacts, _ = prepare(study, RunStore(room / "out" / "runs"))

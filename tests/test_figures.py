@@ -106,6 +106,7 @@ def test_the_published_budgets():
     assert len({each.key for each in targets}) == 4
 
 
+@pytest.mark.slow
 def test_losses_are_printed_beside_their_curves(tmp_path, capsys):
     assert main(["figure", "noise-impedance", "--size", "32", "--share", "0.01", "--out", str(tmp_path)]) == 0
     head, *rows, _ = capsys.readouterr().out.splitlines()
@@ -204,6 +205,7 @@ def test_a_slice_of_time_says_how_to_go_on(tmp_path, capsys):
 # Genomes side by side
 
 
+@pytest.mark.slow
 def test_genomes_are_drawn_side_by_side(tmp_path, capsys):
     given = [
         "compare",
