@@ -141,7 +141,7 @@ function compare(box) {
 // Pages
 
 function visit() {
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = location.hash.slice(1); // ids are letters, digits and dashes
   const page = document.getElementById(id);
   const is_page = page instanceof HTMLTemplateElement;
   overview.hidden = is_page;
