@@ -47,10 +47,8 @@ class Kept(Generic[Begun]):
         if now:
             self._write()
         elif time.monotonic() - self._last >= SAVE_EVERY:
-            with contextlib.suppress(
-                DipsearchError, RuntimeError
-            ):  # a full disk ends the fit when it writes its result
-                self._write()
+            with contextlib.suppress(DipsearchError, RuntimeError):
+                self._write()  # a full disk ends the fit only when it writes its result
             self._last = time.monotonic()
 
     def drop(self) -> None:

@@ -96,8 +96,12 @@ def subject_of(key: str, recipe_changes: dict[str, Any] | None) -> str:
 
 def key_of(run: Mapping[str, Any]) -> str:
     """The key of a run's record."""
-    judged = subject_of(run["genome_key"] or run["name"], run["recipe_changes"])
-    return run_key(run["protocol"], judged, run["digest"], run["seed"])
+    return run_key(run["protocol"], judged_by(run), run["digest"], run["seed"])
+
+
+def judged_by(run: Mapping[str, Any]) -> str:
+    """The subject of a run's record."""
+    return subject_of(run["genome_key"] or run["name"], run["recipe_changes"])
 
 
 def picture_of(image: str) -> str:

@@ -48,8 +48,8 @@ def compare(
     import time
 
     from dipsearch import catalog
-    from dipsearch.cli.terminal import reporting
-    from dipsearch.error import Paused, UsageError
+    from dipsearch.cli.terminal import going_on, reporting
+    from dipsearch.error import UsageError
     from dipsearch.report.figure import check_picture
     from dipsearch.report.panels import draw_cells
     from dipsearch.reproduce.comparison import row, traces
@@ -81,22 +81,15 @@ def compare(
     protocol = Protocol(task, effort, preset, "compare", recipe, device)
     images = list(pictures) or list(task.images.evaluation[: effort.images])
     until, rows = time.monotonic() + budget, []
-    with reporting() as reporter:
-        try:
-            for instance in protocol.observe(images, seed=seed, repeats=1):
-                made, watched = traces(protocol, candidates, instance), []
-                for trace in made:
-                    tell = lambda at, trace=trace, instance=instance: reporter.update(  # noqa: E731
-                        at, trace.recipe.iterations, f"{trace.label} on {instance.image}: iteration {at}"
-                    )
-                    watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
-                rows.append(row(instance, made, watched, task.metric))
-        except Paused as paused:
-            reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
-            return 0
-        except KeyboardInterrupt:
-            reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
-            return options.INTERRUPTED
+    with reporting() as reporter, going_on(reporter, command):
+        for instance in protocol.observe(images, seed=seed, repeats=1):
+            made, watched = traces(protocol, candidates, instance), []
+            for trace in made:
+                tell = lambda at, trace=trace, instance=instance: reporter.update(  # noqa: E731
+                    at, trace.recipe.iterations, f"{trace.label} on {instance.image}: iteration {at}"
+                )
+                watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
+            rows.append(row(instance, made, watched, task.metric))
     draw_cells(rows, path)
     click.echo(f"written: {path}")
     return 0

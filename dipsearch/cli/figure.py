@@ -58,8 +58,8 @@ def figure(
     """
     import time
 
-    from dipsearch.cli.terminal import reporting
-    from dipsearch.error import Paused, UsageError
+    from dipsearch.cli.terminal import going_on, reporting
+    from dipsearch.error import UsageError
     from dipsearch.report.figure import check_picture
     from dipsearch.report.panels import draw_cells, draw_curves, told
     from dipsearch.reproduce.figures import FIGURES, figure_named, progress, scene
@@ -89,20 +89,13 @@ def figure(
     traces, until = chosen.traces(seen, share), time.monotonic() + budget
     total = sum(trace.recipe.iterations for trace in traces)
     watched, done = [], 0
-    with reporting() as reporter:
-        try:
-            for trace in traces:
-                tell = lambda at, before=done, label=trace.label: reporter.update(  # noqa: E731
-                    before + at, total, f"{label}: iteration {at}"
-                )
-                watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
-                done += trace.recipe.iterations
-        except Paused as paused:
-            reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
-            return 0
-        except KeyboardInterrupt:
-            reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
-            return options.INTERRUPTED
+    with reporting() as reporter, going_on(reporter, command):
+        for trace in traces:
+            tell = lambda at, before=done, label=trace.label: reporter.update(  # noqa: E731
+                before + at, total, f"{label}: iteration {at}"
+            )
+            watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
+            done += trace.recipe.iterations
     if chosen.cells is None:
         draw_curves(traces, watched, path)
         click.echo(told(traces, watched), nl=False)

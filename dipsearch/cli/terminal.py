@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from dipsearch.cli.options import INTERRUPTED
+from dipsearch.error import Paused
 
 if TYPE_CHECKING:
     from dipsearch.search.study import Event
@@ -89,3 +93,16 @@ def reporting() -> Iterator[Reporter]:
     ]
     with Progress(*columns, console=console, transient=True) as progress:
         yield Reporter(console, progress, progress.add_task("", total=None, text="", left=""))
+
+
+@contextmanager
+def going_on(reporter: Reporter, command: str) -> Iterator[None]:
+    """End a command whose time is over (code 0) or that is interrupted (130), and say what goes on with it."""
+    try:
+        yield
+    except Paused as paused:
+        reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
+        raise click.exceptions.Exit(0) from None
+    except KeyboardInterrupt:
+        reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
+        raise click.exceptions.Exit(INTERRUPTED) from None

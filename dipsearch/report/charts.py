@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dipsearch.search.evidence import Ended
 
 INK = "#010203"  # becomes the colour of the text around it
-BLUE, RED, GREEN = "#3b7ea8", "#d1603d", "#2a9d6f"
+BLUE, RED = "#3b7ea8", "#d1603d"
 MOST = 500  # points of a chart
 DEEPEST = 6.0  # dB below the best, where a chart ends
 POINTS = 150  # of a curve

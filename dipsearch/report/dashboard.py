@@ -11,7 +11,7 @@ from optuna.artifacts import FileSystemArtifactStore
 
 from dipsearch import catalog
 from dipsearch.error import UsageError
-from dipsearch.run import RunStore, key_of, subject_of
+from dipsearch.run import RunStore, judged_by, key_of
 from dipsearch.search.evidence import read_study
 
 
@@ -67,5 +67,5 @@ def _pictures(store: RunStore, task: str) -> dict[str, list[Path]]:
     for run in store.load(task)[0]:
         path = store.path_of(task, run["image"], key_of(run)).with_suffix(".png")
         if run["purpose"] == "search" and run["genome_key"] and path.exists():
-            pictures.setdefault(subject_of(run["genome_key"], run["recipe_changes"]), []).append(path)
+            pictures.setdefault(judged_by(run), []).append(path)
     return pictures

@@ -21,7 +21,7 @@ from dipsearch.report.boards import plain
 from dipsearch.report.charts import curve
 from dipsearch.report.drawing import draw_network
 from dipsearch.report.views import Cell, GenomeView, RunView, Table
-from dipsearch.run import OK, RunStore, key_of, picture_of, read_curve, subject_of
+from dipsearch.run import OK, RunStore, judged_by, key_of, picture_of, read_curve
 
 DRAWN = 60  # genomes of a board whose network is drawn and whose relatives are looked for
 PAGES = 400  # runs of a report that have a page of their own
@@ -39,9 +39,7 @@ class Pages:
         self._left_out = 0
         self._by_subject: dict[str, list[dict[str, Any]]] = {}
         for run in (run for task in tasks for run in store.load(task)[0]):
-            self._by_subject.setdefault(subject_of(run["genome_key"] or run["name"], run["recipe_changes"]), []).append(
-                run
-            )
+            self._by_subject.setdefault(judged_by(run), []).append(run)
 
     def add_runs(self, board: Leaderboard) -> None:
         """Make pages of the runs that a board ranks; of a search, those of the best genomes."""
@@ -219,7 +217,7 @@ def _run(store: RunStore, album: Album, run: dict[str, Any]) -> RunView:
     return RunView(
         f"run-{key_of(run)}",
         f"{run['name']} on {picture_of(str(run['image']))}, repeat {run['repeat']}",
-        f"#genome-{subject_of(run['genome_key'], run['recipe_changes'])}" if run["genome_key"] else "",
+        f"#genome-{judged_by(run)}" if run["genome_key"] else "",
         pictures,
         None if strip is None else (strip, [str(at) for at in iterations(int(run["iterations"]))]),
         _curves(path, run),
