@@ -4,15 +4,18 @@ import hashlib
 import importlib.util
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from dipsearch import dataset
 from dipsearch.error import UsageError
+from dipsearch.network.size import centre_crop
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 SKIMAGE = "skimage:"
@@ -88,6 +91,31 @@ def read_mask(path: str) -> Tensor:
     """Read a mask file, white = hole, black = known, as (1, 1, H, W) with 1 = known."""
     white = read(path, grey=True)
     return (white < 0.5).float()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is taken of a picture: the same pixels of all that belongs to it, such as a mask.
+
+    Args:
+        whole: (height, width) of the picture.
+        size: (height, width) that are left around the centre, once it is padded and shrunk.
+        shrink: squares of so many pixels a side become one, their mean.
+        padding: pixels reflected at each border, before all else.
+    """
+
+    whole: tuple[int, int]
+    size: tuple[int, int]
+    shrink: int = 1
+    padding: int = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(1, C, *whole) to (1, C, *size)."""
+        if self.padding:
+            x = F.pad(x, (self.padding,) * 4, mode="reflect")
+        if self.shrink > 1:
+            x = F.avg_pool2d(x, self.shrink)
+        return centre_crop(x, *self.size).contiguous()
 
 
 def _pixels(path: Path) -> np.ndarray:

@@ -13,13 +13,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dipsearch.error import UsageError
 from dipsearch.genome import Part
-from dipsearch.image import digest, read_mask, to_uint8
+from dipsearch.image import Cut, digest, read_mask, to_uint8
 from dipsearch.network.resampling import Lanczos2
 
 
@@ -88,7 +89,7 @@ class Options(Part):
 class IdentityOptions(Options):
     """No options."""
 
-    def draw(self, x: Tensor, generator: torch.Generator) -> nn.Module:
+    def draw(self, x: Tensor, generator: torch.Generator, cut: Cut | None = None) -> nn.Module:
         """The operator for a picture."""
         return Identity()
 
@@ -98,37 +99,49 @@ class MaskOptions(Options):
 
     missing: float = Field(0.5, ge=0, lt=1, description="probability that a pixel is a hole")
     per_channel: bool = Field(False, description="draw each channel on its own")
+    block: int = Field(1, ge=1, le=512, description="pixels a side of the squares that are drawn")
     file: str | None = Field(None, description="a picture, black and white")
     white: Literal["hole", "known"] = Field("hole", description="what white means in the file")
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:
-        if self.file is not None and self.model_fields_set & {"missing", "per_channel"}:
-            raise ValueError("a mask is read from a file or drawn (missing, per_channel), not both")
+        if self.file is not None and self.model_fields_set & {"missing", "per_channel", "block"}:
+            raise ValueError("a mask is read from a file or drawn (missing, per_channel, block), not both")
         return self
 
     def identity(self) -> dict[str, Any]:
         """With what a file says is known in place of its path."""
-        plain = {name: value for name, value in super().identity().items() if name != "white"}
+        plain = {name: value for name, value in super().identity().items() if name not in ("white", "block")}
+        if self.block > 1:
+            plain["block"] = self.block
         return plain | ({} if self.file is None else {"file": digest(self._read())})
 
     def _read(self) -> Tensor:
         known = read_mask(str(self.file))
         return known if self.white == "hole" else 1 - known
 
-    def draw(self, x: Tensor, generator: torch.Generator) -> Mask:
-        """Draw or read which pixels are known; UsageError where a file's size differs from the picture's."""
+    def draw(self, x: Tensor, generator: torch.Generator, cut: Cut | None = None) -> Mask:
+        """Draw or read which pixels are known.
+
+        A file is as large as the whole picture, and cut as `x` was: a shrunk pixel is known where all its pixels were.
+        UsageError where its size differs, or nothing is known.
+        """
         height, width = x.shape[-2:]
         if self.file is None:
             channels = x.shape[1] if self.per_channel else 1
-            return Mask(bernoulli_mask((1, channels, height, width), self.missing, generator))
-        known = self._read()
-        if known.shape[-2:] != x.shape[-2:]:
-            raise UsageError(
-                f"{self.file}: the mask is {known.shape[-1]}x{known.shape[-2]}, but the picture is {width}x{height}"
-            )
+            squares = (1, channels, -(-height // self.block), -(-width // self.block))
+            known = bernoulli_mask(squares, self.missing, generator)
+            if self.block > 1:
+                known = F.interpolate(known, scale_factor=self.block, mode="nearest")[..., :height, :width]
+            return Mask(known.contiguous())
+        known, cut = self._read(), cut or Cut((height, width), (height, width))
+        if known.shape[-2:] != cut.whole:
+            sizes = f"{known.shape[-1]}x{known.shape[-2]}, but the picture is {cut.whole[1]}x{cut.whole[0]}"
+            raise UsageError(f"{self.file}: the mask is {sizes}")
+        known = (cut(known) > 1 - 1e-6).float()
         if not known.any():
-            raise UsageError(f"{self.file}: the mask leaves no pixel known (white = {self.white})")
+            where = f", within the {width}x{height} pixels that are used" if cut.size != cut.whole else ""
+            raise UsageError(f"{self.file}: the mask leaves no pixel known (white = {self.white}){where}")
         return Mask(known)
 
 
@@ -144,7 +157,7 @@ class DownsampleOptions(Options):
         """Sides of the picture have to be a multiple of the factor."""
         return self.factor
 
-    def draw(self, x: Tensor, generator: torch.Generator) -> Downsample:
+    def draw(self, x: Tensor, generator: torch.Generator, cut: Cut | None = None) -> Downsample:
         """The operator for a picture."""
         return Downsample(self.factor)
 

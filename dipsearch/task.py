@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import torch
-import torch.nn.functional as F
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
@@ -15,9 +14,8 @@ from dipsearch.baseline import BASELINES
 from dipsearch.error import UsageError, unknown
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Part
-from dipsearch.image import SMALLEST, digest, expand, normal, read
+from dipsearch.image import SMALLEST, Cut, digest, expand, normal, read
 from dipsearch.metric import PROTOCOLS
-from dipsearch.network.size import centre_crop
 from dipsearch.operator import NOISES, OPERATORS, Mask, MaskOptions, NoiseOptions, Options
 from dipsearch.seed import seed_of
 
@@ -81,6 +79,9 @@ class Effort(Part):
     shrink: int = Field(1, ge=1, le=16)
     size: int | None = Field(None, ge=SMALLEST, description="pixels a side; none: whole pictures")
     multiple_of: int = Field(1, ge=1, le=512, description="cut so that both sides are multiples of it")
+    padding: dict[str, Annotated[int, Field(ge=1, le=16)]] = Field(
+        default_factory=dict, description="pixels reflected at the borders of a picture, by its name"
+    )
     recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
     operator: dict[str, Any] = Field(default_factory=dict, description="options of the task's operator to change")
 
@@ -223,12 +224,16 @@ class Observation:
 
 def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
     """The clean picture at a preset's size, (1, C, H, W); UsageError where too little of it is left."""
+    return _read_cut(task, effort, image)[0]
+
+
+def _read_cut(task: Task, effort: Effort, image: str) -> tuple[Tensor, Cut]:
     x = read(image, grey=task.image_channels == 1)
-    if effort.shrink > 1:
-        x = F.avg_pool2d(x, effort.shrink)
+    whole, padding = (x.shape[-2], x.shape[-1]), effort.padding.get(normal(image), 0)
+    sides = [(side + 2 * padding) // effort.shrink for side in whole]
     multiple = math.lcm(effort.multiple_of, task.operator_for(effort).options.multiple_of)
-    limit = effort.size or max(x.shape[-2:])
-    height, width = (min(side, limit) // multiple * multiple for side in x.shape[-2:])
+    limit = effort.size or max(sides)
+    height, width = (min(side, limit) // multiple * multiple for side in sides)
     smallest = max(SMALLEST, PROTOCOLS[task.metric].smallest)
     if min(height, width) < smallest:
         raise UsageError(
@@ -236,18 +241,19 @@ def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
             f"{width}x{height} pixels are left; "
             f"at least {smallest} pixels a side are needed"
         )
-    return centre_crop(x, height, width).contiguous()
+    cut = Cut(whole, (height, width), effort.shrink, padding)
+    return cut(x), cut
 
 
 def observe(task: Task, effort: Effort, image: str, *, seed: int, repeat: int) -> Observation:
     """Damage one picture of a task, or take it as it is where the task has no truth; equal arguments give equal
     bits."""
-    truth = read_truth(task, effort, image)
+    truth, cut = _read_cut(task, effort, image)
     name = digest(truth)
     instance = seed_of(seed, name, repeat)
     generator = torch.Generator().manual_seed(seed_of(instance, "corruption"))
     options = task.operator_for(effort).options
-    operator = options.draw(truth, generator)  # type: ignore[attr-defined]
+    operator = options.draw(truth, generator, cut)  # type: ignore[attr-defined]
     if not task.truth:
         y = operator(truth) if isinstance(operator, Mask) else truth
         return Observation(image, name, repeat, seed, instance, None, y, operator)

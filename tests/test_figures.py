@@ -229,6 +229,23 @@ def test_genomes_are_drawn_side_by_side(tmp_path, capsys):
     assert sorted((tmp_path / "figures" / "fits").glob("*.pt")) == before and (tmp_path / "x.pdf").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_a_table_is_compared_at_another_size_and_by_the_other_side(tmp_path):
+    table = tmp_path / "table.yaml"
+    table.write_text(
+        "{about: a, source: s, task: region, images: ['skimage:chelsea'], multiple_of: 16, found: false,"
+        " recipe: {iterations: 3}, baselines: [], rows: {depth 2: {genome: dip-library-2}}, differences: {network: "
+        " {about: d, code: {genomes: {dip-library-2: dip-library-paper-2}}}}}"
+    )
+    given = ["compare", "--table", str(table), "--shrink", "4", "--size", "60", "--out", str(tmp_path)]
+    assert main(given) == 0
+    fits = tmp_path / "figures" / "fits"
+    (before,) = fits.glob("*.pt")
+    assert torch.load(before, weights_only=True)["frames"][3].shape == (1, 3, 48, 48)
+    assert main([*given, "--follow", "network=code"]) == 0
+    assert len(list(fits.glob("*.pt"))) == 2  # of another network
+
+
 def test_a_comparison_is_that_of_its_task():
     task = load_task("denoise")
     protocol = Protocol(task, task.rerun["quick"], "quick", "compare", Recipe(iterations=20))
@@ -245,6 +262,10 @@ def test_a_comparison_is_that_of_its_task():
         (["--task", "denoise", "nobody"], "nobody"),
         (["--task", "nothing", "dip-denoise"], "nothing"),
         (["--task", "denoise", "dip-denoise", "-o", "x.gif"], "a picture ends in"),
+        (["--task", "denoise", "dip-denoise", "--follow", "network=code"], "for a published table"),
+        (["--table", "region-library", "--task", "denoise"], "which pictures?"),
+        (["--table", "region-library", "--follow", "network"], "NAME=paper"),
+        (["--table", "region-library", "--follow", "network=book"], "book"),
     ],
 )
 def test_a_comparison_of_nothing_is_an_error(tmp_path, capsys, given, message):

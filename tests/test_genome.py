@@ -67,8 +67,25 @@ PUBLISHED = {
     "nas-dip-sr": (3_512_835, None, None),
     "nas-dip-inpaint": (10_710_273, None, None),
 }
+
+
+def counted_hourglass(channels: list[int], z: int, kernel_down: int, kernel_up: int) -> int:
+    """Parameters of an hourglass without skips, block by block: convolution, bias, norm."""
+    total, before = 0, z
+    for width in channels:
+        total += kernel_down**2 * before * width + kernel_down**2 * width**2 + 2 * 3 * width
+        before = width
+    for width, below in zip(channels, [*channels[1:], channels[-1]], strict=True):
+        total += 2 * below + kernel_up**2 * below * width + width**2 + 2 * 3 * width
+    return total + 3 * (channels[0] + 1)
+
+
 # Counted by hand: below by formula, per level two or three 3x3 blocks, one 1x1 block, one norm; then the head.
 COUNTED = {
+    **{
+        name: counted_hourglass([16, 32, 64, 128, 128, 128][:depth], z=32, kernel_down=3, kernel_up=5)
+        for name, depth in (("dip-library-paper", 6), ("dip-library-paper-4", 4), ("dip-library-paper-2", 2))
+    },
     "deep-decoder": 6 * 128**2 + 6 * 2 * 128 + 3 * 128,  # 100,224, as the paper says
     "conv-decoder": 6 * 9 * 128**2 + 6 * 2 * 128 + 3 * 128,
     "fasterdip-2-32": 6 * (9 * 32 * 32 + 32 + 64) + 2 * (32 * 32 + 32 + 64) + 2 * 64 + 3 * 33,

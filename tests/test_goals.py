@@ -267,6 +267,19 @@ def test_inpainting_without_a_truth_needs_a_mask_and_fits_only_what_is_known(roo
     assert instance.operator.known.sum() == 256 - 16
 
 
+def test_the_mask_of_a_large_picture_is_cut_as_the_picture_is(room):
+    pixels = np.random.default_rng(0).integers(1, 256, (60, 80), dtype=np.uint8)
+    holes = (np.indices(pixels.shape).sum(0) % 5 == 0).astype(np.uint8) * 255
+    for name, values in (("large", pixels), ("mask", holes)):
+        Image.fromarray(values).save(room / f"{name}.png")
+    write_task(room, operator={"name": "mask", "missing": 0.5}, metric="gray", baselines=["observation"])
+    task = load_task(str(room / "task.yaml")).without_truth(str(room / "mask.png"))
+    effort = choose_effort(task.search, "quick").changed(size=32)
+    instance = observe(task, effort, str(room / "large.png"), seed=0, repeat=0)
+    middle = (pixels * (holes == 0))[14:46, 24:56] / 255
+    assert np.allclose(instance.y[0, 0].numpy(), middle, atol=1e-6)
+
+
 # Where to start
 
 

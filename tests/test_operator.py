@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dipsearch.error import UsageError
-from dipsearch.image import read, to_uint8
+from dipsearch.image import Cut, read, to_uint8
 from dipsearch.metric import psnr
 from dipsearch.network.resampling import lanczos2_kernel
 from dipsearch.operator import (
@@ -191,6 +191,22 @@ def test_bernoulli_mask_takes_its_shape_and_moves_the_generator() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (50, 37)])
+def test_a_mask_of_squares_is_one_of_pixels_made_larger(height: int, width: int) -> None:
+    x = torch.zeros(1, 3, height, width)
+    squares = OPERATORS["mask"](missing=0.3, block=8).draw(x, seeded()).known
+    assert squares.shape == (1, 1, height, width)
+    pixels = bernoulli_mask((1, 1, -(-height // 8), -(-width // 8)), 0.3, seeded())
+    assert 0 < pixels.mean() < 1
+    large = pixels.repeat_interleave(8, 2).repeat_interleave(8, 3)[..., :height, :width]
+    assert torch.equal(squares, large)
+
+
+def test_squares_of_one_pixel_are_no_other_operator() -> None:
+    assert OPERATORS["mask"](block=1).identity() == OPERATORS["mask"]().identity()  # runs that are stored stay found
+    assert OPERATORS["mask"](block=2).identity() != OPERATORS["mask"]().identity()
+
+
 def mask_file(path: Path, width: int = 24, height: int = 20, *, level: int = 255) -> str:
     """A black picture with a hole of 6x5 pixels at (3, 2), `level` bright."""
     pixels = np.zeros((height, width), dtype=np.uint8)
@@ -240,6 +256,27 @@ def test_a_mask_file_of_another_size_is_an_error(tmp_path: Path) -> None:
     assert "24x20" in message
     assert "48x32" in message
     assert "\n" not in message
+
+
+def test_a_mask_file_is_cut_like_its_picture(tmp_path: Path) -> None:
+    options = OPERATORS["mask"](file=mask_file(tmp_path / "mask.png"))
+    whole = options.draw(torch.zeros(1, 3, 20, 24), seeded()).known
+    cut = Cut((20, 24), (16, 20))
+    assert torch.equal(options.draw(torch.zeros(1, 3, 16, 20), seeded(), cut).known, whole[..., 2:18, 2:22])
+    # shrunk, a pixel is known where all four were: rows 2-6 and columns 3-8 are holes
+    half = options.draw(torch.zeros(1, 3, 10, 12), seeded(), Cut((20, 24), (10, 12), shrink=2)).known
+    holes = torch.zeros(1, 1, 10, 12)
+    holes[..., 1:4, 1:5] = 1
+    assert torch.equal(half, 1 - holes)
+    # one pixel is reflected at each border
+    around = options.draw(torch.zeros(1, 3, 22, 26), seeded(), Cut((20, 24), (22, 26), padding=1)).known
+    assert torch.equal(around[..., 1:-1, 1:-1], whole) and torch.equal(around[..., 0, 1:-1], whole[..., 1, :])
+
+
+def test_a_mask_that_leaves_nothing_of_the_cut_says_so(tmp_path: Path) -> None:
+    options = OPERATORS["mask"](file=mask_file(tmp_path / "mask.png", 40, 40), white="known")
+    with pytest.raises(UsageError, match=r"no pixel known.*20x20 pixels that are used"):
+        options.draw(torch.zeros(1, 3, 20, 20), seeded(), Cut((40, 40), (20, 20)))
 
 
 def test_a_mask_file_without_a_known_pixel_is_an_error(tmp_path: Path) -> None:

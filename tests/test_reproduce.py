@@ -70,6 +70,11 @@ def test_the_protocols_are_those_of_papers_and_code():
     assert (sgld["iterations"], sgld["burn_in"], sgld["thinning"], sgld["weight_noise"]) == (20000, 7000, 50, 2)
 
 
+def test_only_the_code_pads_barbara():
+    assert plan(load_table("bernoulli11")).effort.padding == {}
+    assert plan(load_table("bernoulli11"), sides={"padding": "code"}).effort.padding == {"bernoulli11:barbara": 1}
+
+
 def parameters(name, row, **sides):
     planned = plan(load_table(name), sides=sides)
     channels = planned.task.image_channels

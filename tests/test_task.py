@@ -238,6 +238,14 @@ def test_whole_pictures_are_left_as_they_are() -> None:
     assert torch.equal(read_truth(load_task("denoise"), Effort(), CHELSEA), read(CHELSEA))
 
 
+def test_a_picture_is_padded_by_name() -> None:
+    whole = read(CHELSEA)
+    padded = read_truth(load_task("denoise"), Effort(padding={CHELSEA: 2}), CHELSEA)
+    assert padded.shape[-2:] == (whole.shape[-2] + 4, whole.shape[-1] + 4)
+    assert torch.equal(padded[..., 2:-2, 2:-2], whole) and torch.equal(padded[..., 1, 2:-2], whole[..., 1, :])
+    assert torch.equal(read_truth(load_task("denoise"), Effort(padding={"skimage:coffee": 2}), CHELSEA), whole)
+
+
 @pytest.mark.parametrize(
     ("effort", "height", "width"),
     [

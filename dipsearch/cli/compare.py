@@ -9,11 +9,13 @@ from dipsearch.cli import options
 
 @click.command()
 @click.argument("genomes", nargs=-1)
-@click.option(
-    "--task", "task_name", required=True, metavar="NAME", help="A task, or a published table: a name, or a YAML file."
-)
+@click.option("--task", "task_name", metavar="NAME", help="A task: a name, or a YAML file.")
+@click.option("--table", metavar="NAME", help="In place of a task, a published table: a name, or a YAML file.")
 @click.option("--preset", default="quick", show_default=True, help="Of a task: the preset of its re-runs.")
 @click.option("--picture", "pictures", multiple=True, metavar="NAME", help="In place of the task's; may be repeated.")
+@click.option("--shrink", type=click.IntRange(1, 16), help="Squares of so many pixels a side become one.")
+@click.option("--size", type=click.IntRange(16, 4096), help="Pixels a side, around the centre.")
+@options.follow
 @options.iterations
 @options.budget
 @options.data_dir
@@ -30,9 +32,13 @@ from dipsearch.cli import options
 def compare(
     command: str,
     genomes: tuple[str, ...],
-    task_name: str,
+    task_name: str | None,
+    table: str | None,
     preset: str,
     pictures: tuple[str, ...],
+    shrink: int | None,
+    size: int | None,
+    followed: dict[str, str],
     iterations: int | None,
     budget: float,
     seed: int,
@@ -40,14 +46,13 @@ def compare(
     output: Path | None,
     out: Path,
 ) -> int:
-    """Restore pictures with several GENOMES, and draw them side by side.
+    """Restore the pictures of a task or a table with several GENOMES, and draw them side by side.
 
-    Of a published table, its own genomes where none are given. Fits are kept under OUT/figures, so that the same
+    With a table, its own genomes where none are given. Fits are kept under OUT/figures, so that the same
     command goes on after an interruption.
     """
     import time
 
-    from dipsearch import catalog
     from dipsearch.cli.terminal import going_on, reporting
     from dipsearch.error import UsageError
     from dipsearch.report.figure import check_picture
@@ -59,18 +64,22 @@ def compare(
     from dipsearch.search.rerun import Candidate, named_genomes
     from dipsearch.task import choose_effort, load_task
 
-    stem = catalog.stem("tasks", task_name)
-    path = output or out / "figures" / f"compare-{stem}.png"
-    check_picture(path)
     chosen = named_genomes(list(genomes))
-    if stem in catalog.names("tables"):
-        planned = plan(load_table(task_name))
+    if table is not None and task_name is None:
+        planned = plan(load_table(table), sides=followed)
         task, effort, candidates = planned.task, planned.effort, chosen or planned.candidates
-    else:
+    elif task_name is not None and table is None:
+        if followed:
+            raise UsageError("--follow: for a published table; a task has no other side")
         task = load_task(task_name)
         effort, candidates = choose_effort(task.rerun, preset), chosen
+    else:
+        raise UsageError("which pictures? Give --task or --table")
+    path = output or out / "figures" / f"compare-{task.name}.png"
+    check_picture(path)
     if not candidates:
         raise UsageError("which genomes? Name some: dipsearch list genomes")
+    effort = effort.changed(shrink=shrink, size=size)
     recipe = task.recipe_for(effort)
     if iterations is not None:
         recipe = recipe.model_copy(update={"iterations": iterations})

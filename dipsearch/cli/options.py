@@ -114,6 +114,24 @@ data_dir = click.option(
 )
 
 
+def _sides(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    pairs = [value.partition("=") for value in values]
+    for text, (_, equals, _) in zip(values, pairs, strict=True):
+        if not equals:
+            raise click.BadParameter(f"{text!r}: write NAME=paper or NAME=code")
+    return {name: side for name, _, side in pairs}
+
+
+follow = click.option(
+    "--follow",
+    "followed",
+    multiple=True,
+    callback=_sides,
+    metavar="NAME=SIDE",
+    help="Of a table, where paper and code differ: paper or code; may be repeated.  [default: paper]",
+)
+
+
 def images(which: str) -> Callable[[Any], Any]:
     """`--images`: other pictures than the task's."""
     text = f"Pictures or folders in place of the task's {which} images; may be repeated."

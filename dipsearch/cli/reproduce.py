@@ -23,13 +23,7 @@ from dipsearch.cli.rerun import fit_all
 @click.option("--picture", "pictures", multiple=True, metavar="NAME", help="Only this picture; may be repeated.")
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row; may be repeated.")
 @click.option("--seeds", type=click.IntRange(1), help="Repeats of each picture.  [default: as the table says, 3]")
-@click.option(
-    "--follow",
-    "followed",
-    multiple=True,
-    metavar="NAME=SIDE",
-    help="Where paper and code differ: paper or code; may be repeated.  [default: paper]",
-)
+@options.follow
 @options.budget
 @options.part
 @options.precision
@@ -53,7 +47,7 @@ def reproduce(
     pictures: tuple[str, ...],
     rows: tuple[str, ...],
     seeds: int | None,
-    followed: tuple[str, ...],
+    followed: dict[str, str],
     budget: float,
     part: tuple[int, int],
     precision: str | None,
@@ -87,11 +81,10 @@ def reproduce(
         if listed:
             return 0
         raise UsageError("which table? Give one of these names")
-    sides = dict(_side(text) for text in followed)
     planned = plan(
         load_table(table),
         scale,
-        sides=sides,
+        sides=followed,
         pictures=list(pictures),
         rows=list(rows),
         seeds=seeds,
@@ -109,8 +102,9 @@ def reproduce(
     text = FORMATS[form](made)
     if output is not None:
         again = _command(
-            table, scale, followed, picture=pictures, row=rows, seeds=[str(seeds)] if seeds else [],
-            seed=[str(seed)] if seed else [], precision=[precision] if precision else [],
+            table, scale, picture=pictures, row=rows, follow=[f"{name}={side}" for name, side in followed.items()],
+            seeds=[str(seeds)] if seeds else [], seed=[str(seed)] if seed else [],
+            precision=[precision] if precision else [],
         )  # fmt: skip
         told = f"{text}- Made by `{again}`.\n" if form == "md" else text
         write_atomically(output, lambda temporary: temporary.write_text(told, encoding="utf-8"))
@@ -118,16 +112,9 @@ def reproduce(
     return 1 if failures else 0
 
 
-def _side(text: str) -> tuple[str, str]:
-    name, equals, side = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text!r}: write NAME=paper or NAME=code", param_hint="--follow")
-    return name, side
-
-
-def _command(table: str, scale: str, follow: Sequence[str], **options: Sequence[str]) -> str:
+def _command(table: str, scale: str, **options: Sequence[str]) -> str:
     """The command that makes a table, without what differs from machine to machine."""
     words = ["dipsearch", "reproduce", table, *(["--scale", scale] if scale != "full" else [])]
-    for name, values in (options | {"follow": follow}).items():
+    for name, values in options.items():
         words += [word for value in values for word in (f"--{name}", str(value))]
     return shlex.join(words)

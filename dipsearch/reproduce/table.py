@@ -32,11 +32,13 @@ class Row(Part):
 
 
 class Side(Part):
-    """What one side says: changes of the recipe, of the operator, and of rows' genomes (old name to new)."""
+    """What one side says: changes of the recipe, of the operator, of rows' genomes (old name to new), and pixels
+    reflected at the borders of a picture, by its name."""
 
     recipe: dict[str, Any] = Field(default_factory=dict)
     operator: dict[str, Any] = Field(default_factory=dict)
     genomes: dict[str, str] = Field(default_factory=dict)
+    padding: dict[str, int] = Field(default_factory=dict)
 
 
 class Difference(Part):
@@ -136,7 +138,9 @@ def plan(
     small = SMOKE if scale == "smoke" else {}
     candidates, shows = _candidates(wanted, small)
     whole = {"shrink": table.shrink, "size": table.size, "multiple_of": table.multiple_of, "seeds": table.seeds}
-    effort = RerunEffort(**({"size": SMOKE_SIZE, "seeds": 1} if small else whole)).changed(seeds=seeds)
+    effort = RerunEffort(**({"size": SMOKE_SIZE, "seeds": 1} if small else whole)).changed(
+        seeds=seeds, padding={name: pixels for each in followed for name, pixels in each.padding.items()}
+    )
     images = list(SMOKE_IMAGES) if small else _pictures(table, pictures)
     task = _task(table, followed, images, effort, {"precision": precision} if precision else {}, smoke=bool(small))
     return Plan(table, scale, chosen, task, effort, candidates, shows)

@@ -52,6 +52,8 @@ class Protocol:
             "pictures": self.effort.model_dump(mode="json", include={"shrink", "size", "multiple_of"}),
             "recipe": self.recipe.model_dump(mode="json"),
         }
+        if self.effort.padding:
+            setting["pictures"]["padding"] = self.effort.padding
         if not self.task.truth:
             setting["truth"] = False
         object.__setattr__(self, "setting", setting)
