@@ -111,6 +111,13 @@ class RerunEffort(Effort):
     seeds: int = Field(3, ge=1)
 
 
+class RestoreEffort(Part):
+    """A preset of `restore`: what is fitted to a person's own picture, and how."""
+
+    genome: str
+    recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
+
+
 class Task(Part):
     """What is to be restored and how that is judged."""
 
@@ -127,6 +134,7 @@ class Task(Part):
     recipe: Recipe = Recipe()
     search: dict[str, SearchEffort] = Field(min_length=1)
     rerun: dict[str, RerunEffort] = Field(min_length=1)
+    restore: dict[str, RestoreEffort] = Field(default_factory=dict, description="of a person's own pictures")
 
     @model_validator(mode="after")
     def _check_recipes(self) -> Self:
@@ -161,6 +169,11 @@ class Task(Part):
             "--images", Images.model_validate, self.images.model_dump() | {which: expand(list(paths))}
         )
         return self.model_copy(update={"images": images, verb: efforts})
+
+    def with_operator(self, **changes: Any) -> Self:
+        """The task with other options of its operator; UsageError where it has no such option."""
+        operator = catalog.validate("operator", OperatorChoice.model_validate, self.operator.model_dump() | changes)
+        return self.model_copy(update={"operator": operator})
 
     def without_truth(self, mask: str | None = None) -> Self:
         """The task for pictures that are observations themselves; search presets keep their pixels as they are.
