@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dipsearch.image import read
     from dipsearch.metric import psnr
     from dipsearch.network.build import build, cost
+    from dipsearch.restoring.arrays import restore
     from dipsearch.space import load_space
     from dipsearch.task import load_task
 
@@ -32,6 +33,7 @@ _HOMES = {
     "parse_genome": "genome",
     "psnr": "metric",
     "read": "image",
+    "restore": "restoring.arrays",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "parse_genome",
     "psnr",
     "read",
+    "restore",
 ]
 
 

@@ -3,23 +3,24 @@
 import hashlib
 import importlib.util
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from dipsearch import dataset
+from dipsearch.atomic import write_atomically
 from dipsearch.error import UsageError
 from dipsearch.network.size import centre_crop
+from dipsearch.photo import EXTENSIONS as EXTENSIONS
+from dipsearch.photo import FLOATS, load_photo
+from dipsearch.photo import SMALLEST as SMALLEST
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 SKIMAGE = "skimage:"
-SMALLEST, LARGEST = 16, 24_000_000  # pixels a side; pixels in all
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow's "L"
 
 
@@ -74,14 +75,14 @@ def locate(name: str) -> Path:
 def read(name: str, *, grey: bool = False) -> Tensor:
     """Read a picture as (1, 3, H, W) or, with `grey`, (1, 1, H, W), float32 in [0, 1].
 
-    8-bit pictures of any mode but CMYK, and 16-bit grey ones. Transparency is dropped. UsageError names
-    the file where it cannot be read, is below 16 pixels a side, or would lose depth unseen.
+    8-bit and 16-bit pictures of any mode but CMYK. Transparency is dropped. UsageError names the file where it
+    cannot be read, is below 16 pixels a side, would lose depth unseen, or has no known range (floating-point numbers).
     """
     path = locate(name)
-    pixels = _pixels(path)
-    if min(pixels.shape[:2]) < SMALLEST:
-        raise UsageError(f"{path}: {pixels.shape[1]}x{pixels.shape[0]} is too small; at least {SMALLEST} pixels a side")
-    x = torch.from_numpy(pixels).movedim(2, 0)[None].contiguous()
+    photo = load_photo(path)
+    if photo.dtype in FLOATS:
+        raise UsageError(f"{path}: floating-point pictures have no known range; save it with 8 or 16 bits")
+    x = photo.x
     if grey and x.shape[1] == 3:
         x = (x * torch.tensor(GREY_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
     return x if grey or x.shape[1] == 3 else x.expand(-1, 3, -1, -1).contiguous()
@@ -118,51 +119,6 @@ class Cut:
         return centre_crop(x, *self.size).contiguous()
 
 
-def _pixels(path: Path) -> np.ndarray:
-    """(H, W, 1 or 3) float32 in [0, 1]."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked below
-            opened = Image.open(path)
-        with opened:
-            if opened.width * opened.height > LARGEST:
-                raise UsageError(f"{path}: {opened.width}x{opened.height} is too large; at most {LARGEST} pixels")
-            # as the photograph was held; Pillow keeps the file's own order of pixels
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode == "CMYK":
-                raise UsageError(f"{path}: CMYK pictures are not supported; convert it to RGB")
-            if opened.format == "PNG" and picture.mode in ("RGB", "RGBA") and _png_depth(path) == 16:
-                raise UsageError(f"{path}: 16-bit colour PNG would be cut to 8 bits; save it with 8 bits")
-            if opened.format == "TIFF" and picture.mode in ("RGB", "RGBA", "LA") and max(_tiff_depths(opened)) > 8:
-                raise UsageError(f"{path}: 16-bit colour TIFF would be cut to 8 bits; save it with 8 bits")
-            if picture.mode.startswith("I"):
-                levels = np.asarray(picture)
-                if levels.min() < 0 or levels.max() > 65535:
-                    raise UsageError(f"{path}: values outside 0…65535 have no known range; save it with 8 or 16 bits")
-                return levels.astype(np.float32)[:, :, None] / 65535
-            if picture.mode == "F":
-                raise UsageError(f"{path}: floating-point pictures have no known range; save it with 8 or 16 bits")
-            mode = "L" if picture.mode in ("1", "L", "LA") else "RGB"
-            converted = np.asarray(picture.convert(mode), dtype=np.float32) / 255
-            return converted[:, :, None] if mode == "L" else converted
-    except UsageError:
-        raise
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).split(" '")[0]
-        raise UsageError(f"{path}: not a readable picture: {reason}") from None
-
-
-def _png_depth(path: Path) -> int:
-    """Bits a sample, from the PNG header (byte 24), which Pillow does not tell."""
-    with path.open("rb") as file:
-        return file.read(25)[24]
-
-
-def _tiff_depths(picture: Image.Image) -> tuple[int, ...]:
-    """Bits a sample, from TIFF's own tag: Pillow tells 8 of every RGB picture."""
-    return tuple(getattr(picture, "tag_v2", {}).get(258, (8,)))
-
-
 def to_uint8(x: Tensor) -> np.ndarray:
     """(1, C, H, W) in [0, 1] to (H, W, 3) or (H, W) bytes, rounded."""
     array = (x.detach().cpu().float().clamp(0, 1)[0].movedim(0, 2).numpy() * 255).round().astype(np.uint8)
@@ -174,6 +130,11 @@ def thumbnail(x: Tensor, path: Path, side: int = 256) -> None:
     picture = Image.fromarray(to_uint8(x))
     picture.thumbnail((side, side))
     picture.save(path, format="PNG")
+
+
+def write_png(x: Tensor, path: Path) -> None:
+    """Write (1, C, H, W) as a PNG with 8 bits, all of it or nothing."""
+    write_atomically(path, lambda temporary: Image.fromarray(to_uint8(x)).save(temporary, format="PNG"))
 
 
 def digest(x: Tensor) -> str:

@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from dipsearch.atomic import write_atomically
 from dipsearch.error import DipsearchError
 from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import Fitting
-from dipsearch.run import write_atomically
 
 SAVE_EVERY = 60.0  # seconds between two states of a fit
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dipsearch.atomic import write_atomically
 from dipsearch.error import UsageError
-from dipsearch.run import RunStore, key_of, parse_run, read_run, write_atomically
+from dipsearch.run import RunStore, key_of, parse_run, read_run
 
 LARGEST = 2 * 2**30  # bytes, unpacked: a record and its curve have about ten thousand
 

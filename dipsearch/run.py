@@ -9,15 +9,15 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipsearch.error import DipsearchError, UsageError
+from dipsearch.atomic import write_atomically
+from dipsearch.error import UsageError
 
 if TYPE_CHECKING:  # the store reads and writes records; only what makes them needs torch
     from torch import Tensor
@@ -215,29 +215,6 @@ def parse_run(content: bytes) -> dict[str, Any] | None:
     defaults = {name: entry.default for name, entry in LATER.items()}  # in runs from before these were known
     whole = defaults | run
     return whole if whole.keys() >= FIELDS.keys() else None
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, flush it to the disk and give it its name.
-
-    DipsearchError names the file where that fails; nothing half-written is left.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise DipsearchError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _write_curve(curve: dict[str, list[float]], path: Path) -> None:

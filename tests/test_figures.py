@@ -8,7 +8,7 @@ from fits import GENOME, picture
 from PIL import Image
 
 from dipsearch.cli import main
-from dipsearch.error import Paused, UsageError
+from dipsearch.error import Diverged, Paused, UsageError
 from dipsearch.fitting.engine import fit
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.frames import frame, iterations, read_strip, write_strip
@@ -227,6 +227,23 @@ def test_genomes_are_drawn_side_by_side(tmp_path, capsys):
     assert len(before) == 4
     assert main([*given, "-o", str(tmp_path / "x.pdf")]) == 0  # of the same fits
     assert sorted((tmp_path / "figures" / "fits").glob("*.pt")) == before and (tmp_path / "x.pdf").stat().st_size > 1000
+
+
+def test_a_genome_that_cannot_be_fitted_is_grey_and_the_others_are_drawn(tmp_path, monkeypatch, capsys):
+    def failing(trace, folder, **options):
+        if trace.label == "deep-decoder":
+            raise Diverged("the loss is not a finite number")
+        return watch(trace, folder, **options)
+
+    drawn = []
+    monkeypatch.setattr("dipsearch.reproduce.trace.watch", failing)
+    monkeypatch.setattr("dipsearch.report.panels.draw_cells", lambda rows, path: drawn.extend(rows))
+    given = ["compare", "deep-decoder", "denoise-small", "--task", "denoise", "--picture", "skimage:chelsea"]
+    assert main([*given, "--size", "32", "--iterations", "1", "--out", str(tmp_path)]) == 1
+    ((original, _, failed, fitted),) = drawn
+    assert failed.label == "deep-decoder\nfailed" and (failed.x == 0.5).all() and failed.x.shape == original.x.shape
+    assert fitted.label.startswith("denoise-small\n") and fitted.x.std() > 0
+    assert "failed: deep-decoder on skimage:chelsea: the loss" in capsys.readouterr().err
 
 
 @pytest.mark.slow

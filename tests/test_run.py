@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dipsearch.atomic import write_atomically
 from dipsearch.error import DipsearchError
 from dipsearch.fitting.loop import Fit
-from dipsearch.run import OK, SCHEMA, Run, RunStore, environment, hashed, run_key, write_atomically
+from dipsearch.run import OK, SCHEMA, Run, RunStore, environment, hashed, run_key
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -16,6 +16,7 @@ from dipsearch.cli.options import INTERRUPTED, program
 from dipsearch.cli.report import report
 from dipsearch.cli.reproduce import reproduce
 from dipsearch.cli.rerun import rerun
+from dipsearch.cli.restore import restore
 from dipsearch.cli.runs import runs_group
 from dipsearch.cli.search import search
 from dipsearch.error import DipsearchError, UsageError
@@ -32,10 +33,12 @@ def cli() -> None:
     dipsearch rerun --task inpaint --top 3 --seeds 3    judge the best on other pictures
     dipsearch leaderboard --task inpaint                rank them beside the baselines
     dipsearch explain inpaint-dip-quick                 say which genes matter
+    dipsearch restore denoise noisy.png                 restore your own pictures
     """
 
 
 for command in (
+    restore,
     search,
     rerun,
     reproduce,

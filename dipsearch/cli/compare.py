@@ -54,12 +54,12 @@ def compare(
     import time
 
     from dipsearch.cli.terminal import going_on, reporting
-    from dipsearch.error import UsageError
+    from dipsearch.error import FitError, UsageError
     from dipsearch.report.figure import check_picture
     from dipsearch.report.panels import draw_cells
     from dipsearch.reproduce.comparison import row, traces
     from dipsearch.reproduce.table import load_table, plan
-    from dipsearch.reproduce.trace import watch
+    from dipsearch.reproduce.trace import Watched, watch
     from dipsearch.search.evaluation import Protocol
     from dipsearch.search.rerun import Candidate, named_genomes
     from dipsearch.task import choose_effort, load_task
@@ -89,16 +89,22 @@ def compare(
         }
     protocol = Protocol(task, effort, preset, "compare", recipe, device)
     images = list(pictures) or list(task.images.evaluation[: effort.images])
-    until, rows = time.monotonic() + budget, []
+    until, rows, failures = time.monotonic() + budget, [], 0
     with reporting() as reporter, going_on(reporter, command):
         for instance in protocol.observe(images, seed=seed, repeats=1):
-            made, watched = traces(protocol, candidates, instance), []
+            made = traces(protocol, candidates, instance)
+            watched: list[Watched | FitError] = []
             for trace in made:
                 tell = lambda at, trace=trace, instance=instance: reporter.update(  # noqa: E731
                     at, trace.recipe.iterations, f"{trace.label} on {instance.image}: iteration {at}"
                 )
-                watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
+                try:
+                    watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
+                except FitError as error:
+                    watched.append(error)
+                    failures += 1
+                    reporter.line(f"failed: {trace.label} on {instance.image}: {error}")
             rows.append(row(instance, made, watched, task.metric))
     draw_cells(rows, path)
     click.echo(f"written: {path}")
-    return 0
+    return 1 if failures else 0

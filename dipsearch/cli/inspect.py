@@ -82,9 +82,10 @@ def export_genome(name: str, task_name: str, output: Path | None, out: Path) -> 
 
     NAME is what the leaderboard calls it. The file serves wherever a genome is asked for.
     """
+    from dipsearch.atomic import write_atomically
     from dipsearch.catalog import dump_yaml
     from dipsearch.provenance import found_genome
-    from dipsearch.run import RunStore, write_atomically
+    from dipsearch.run import RunStore
 
     text = dump_yaml(found_genome(RunStore(out / "runs"), task_stem(task_name), name))
     if output is None:

@@ -22,8 +22,8 @@ from dipsearch.cli import options
 @click.pass_obj
 def report(command: str, tasks: tuple[str, ...], title: str, pictures: float, output: Path | None, out: Path) -> None:
     """Make one HTML page of runs and studies: it loads nothing, and opens anywhere."""
+    from dipsearch.atomic import write_atomically
     from dipsearch.report.html import page
-    from dipsearch.run import write_atomically
 
     path = output or out / "report.html"
     text = page(out, list(tasks), command, title=title, pictures=round(pictures * 1e6))

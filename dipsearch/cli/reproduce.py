@@ -63,12 +63,13 @@ def reproduce(
     interruption; with --budget 0 it only shows what there is.
     """
     from dipsearch import catalog
+    from dipsearch.atomic import write_atomically
     from dipsearch.cli.terminal import reporting
     from dipsearch.error import UsageError
     from dipsearch.report.reproduction import FORMATS
     from dipsearch.reproduce.outcome import outcome
     from dipsearch.reproduce.table import load_table, plan
-    from dipsearch.run import RunStore, write_atomically
+    from dipsearch.run import RunStore
     from dipsearch.search.evaluation import Protocol
     from dipsearch.search.rerun import Rerun
 

@@ -17,7 +17,9 @@ class GenomeFile(Part):
     image_channels: int = Field(3, ge=1, le=64)
     parameters: int | None = Field(None, description="with that number of image channels")
     provenance: dict[str, Any] = Field(default_factory=dict)
-    recipe: dict[str, Any] = Field(default_factory=dict, description="values of a recipe that it was published or found with")
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="values of a recipe that it was published or found with"
+    )
     genome: AnyGenome
 
 

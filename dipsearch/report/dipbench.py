@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from dipsearch.atomic import write_atomically
 from dipsearch.bench import design
 from dipsearch.bench.answers import correlations
 from dipsearch.bench.replay import Curves, Plan, compare, curves, plans
 from dipsearch.bench.table import load
 from dipsearch.report.text import piped
-from dipsearch.run import environment, write_atomically
+from dipsearch.run import environment
 from dipsearch.search.study import DEFAULT_LADDER, DEFAULT_SAMPLER
 
 FEWER = 10  # one seed in so many for all but the default search

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dipsearch.atomic import write_atomically
 from dipsearch.error import UsageError
 from dipsearch.report.explanation import label, percent
-from dipsearch.run import write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd

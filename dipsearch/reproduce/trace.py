@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dipsearch.atomic import write_atomically
 from dipsearch.error import Paused
 from dipsearch.fitting.loop import Fitting
 from dipsearch.fitting.recipe import Recipe
@@ -15,7 +16,7 @@ from dipsearch.genome import Genome
 from dipsearch.image import digest
 from dipsearch.kept import Kept
 from dipsearch.operator import Identity
-from dipsearch.run import hashed, write_atomically
+from dipsearch.run import hashed
 
 
 @dataclass(frozen=True)

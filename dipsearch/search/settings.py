@@ -34,7 +34,7 @@ class Settings:
     def config(self, instances: list[Observation], protocol: str) -> dict[str, Any]:
         """Plain data, written beside the study and compared on resume."""
         effort = self.effort.model_dump(mode="json", exclude={"trials", "timeout"})
-        task = self.task.model_dump(mode="json", exclude={"search", "rerun"})
+        task = self.task.model_dump(mode="json", exclude={"search", "rerun", "restore"})
         return {
             "task": task,
             "space": self.space.model_dump(mode="json"),

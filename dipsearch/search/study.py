@@ -17,9 +17,10 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from dipsearch import catalog
+from dipsearch.atomic import write_atomically
 from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
-from dipsearch.run import RunStore, environment, subject_of, write_atomically
+from dipsearch.run import RunStore, environment, subject_of
 from dipsearch.search.cokriging import DONE, SEEN, Cokriging, Fidelity, note, noted, order_of
 from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
 from dipsearch.search.goals import GOALS

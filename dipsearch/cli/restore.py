@@ -1,0 +1,207 @@
+"""`dipsearch restore`."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dipsearch.cli import options
+from dipsearch.error import UsageError
+
+if TYPE_CHECKING:
+    from dipsearch.cli.terminal import Reporter
+    from dipsearch.restoring.batch import Job
+    from dipsearch.restoring.file import Restoration
+
+
+class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versions only
+    """A noise level on the scale of 0…255, or `auto`."""
+
+    name = "sigma"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float | str:
+        """To a number, or the word."""
+        if value == "auto" or isinstance(value, float):
+            return value  # type: ignore[no-any-return]
+        try:
+            level = float(value)
+        except ValueError:
+            level = -1.0
+        if not 0 < level <= 255:
+            self.fail(f"{value!r}: write a number up to 255, or auto", parameter, context)
+        return level
+
+
+@click.command()
+@click.argument("task_name", metavar="TASK")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("restored"),
+    show_default=True,
+    help="A folder; for one picture, it may be a file.",
+)
+@click.option("--preset", default="balanced", show_default=True, help="fast, balanced or best.")
+@click.option("--genome", metavar="NAME", help="A name or a file; auto: a search on the picture first.")
+@click.option("--iterations", type=click.IntRange(1), help="At most so many, in place of the preset's.")
+@click.option("--time-limit", type=options.Duration(), metavar="TIME", help="Of each picture: 90, 9m, 2h.")
+@click.option("--ensemble", type=click.IntRange(1, 64), help="The mean of so many fits.")
+@click.option("--stop", metavar="RULE", help="When to stop, in place of the preset's rule.")
+@click.option("--sigma", type=Sigma(), help="Level of the noise, of 255, where the fit stops; auto: estimated.")
+@click.option("--mask", metavar="FILE", help="White where pixels are missing; or alpha: what is transparent.")
+@click.option("--invert-mask", is_flag=True, help="Black is missing.")
+@click.option("--factor", type=click.Choice(["2", "4", "8"]), help="sr: so many times larger.  [default: the task's]")
+@click.option("--reference", metavar="CLEAN", help="The clean picture, only to print PSNR and SSIM.")
+@click.option("--max-side", type=click.IntRange(16), help="Larger pictures are shrunk to so many pixels a side.")
+@click.option("--tile", type=click.IntRange(64), help="Pixels a side of tiles.  [default: as large as memory allows]")
+@click.option("--compare", is_flag=True, help="Write the picture before and after beside one another, too.")
+@click.option("--preview-every", type=options.Duration(), metavar="TIME", help="Write how far it is, so often.")
+@click.option("-r", "--recursive", is_flag=True, help="Folders within folders, too.")
+@click.option("--suffix", default="", help="Added to the names of the results.")
+@click.option("--ext", "extension", default="", metavar="EXT", help="Of the results: png, tif, …  [default: as it was]")
+@click.option("--resume", is_flag=True, help="Go on: what is done with the same settings stays.")
+@click.option("--overwrite", is_flag=True, help="Replace results that exist.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each picture on standard output.")
+@click.option("--threads", type=click.IntRange(1), help="Of the processor.  [default: all]")
+@options.precision
+@options.seed
+@options.device
+@click.pass_obj
+def restore(
+    command: str,
+    task_name: str,
+    inputs: tuple[str, ...],
+    output: Path,
+    preset: str,
+    genome: str | None,
+    iterations: int | None,
+    time_limit: float | None,
+    ensemble: int | None,
+    stop: str | None,
+    sigma: float | str | None,
+    mask: str | None,
+    invert_mask: bool,
+    factor: str | None,
+    reference: str | None,
+    max_side: int | None,
+    tile: int | None,
+    compare: bool,
+    preview_every: float | None,
+    recursive: bool,
+    suffix: str,
+    extension: str,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    threads: int | None,
+    precision: str | None,
+    seed: int,
+    device: str,
+) -> int:
+    """Restore your own pictures: files, folders or patterns.
+
+    \b
+    dipsearch restore denoise noisy.png
+    dipsearch restore inpaint torn.tif --mask holes.png -o whole.tif
+    dipsearch restore sr small/ --factor 4 -o large/
+    dipsearch restore jpeg old.jpg --preset best --compare
+
+    TASK is denoise, inpaint, region, sr, jpeg or a YAML file. A result has the form of its picture: size, depth,
+    colours, transparency, profile. Beside it, a .json file says how it was made.
+    """
+    import time
+
+    import torch
+
+    from dipsearch.cli.terminal import reporting
+    from dipsearch.error import DipsearchError
+    from dipsearch.restoring.batch import jobs
+    from dipsearch.restoring.file import ALPHA, Restoration, Settings
+    from dipsearch.task import load_task
+
+    if resume and overwrite:
+        raise UsageError("--resume keeps what is done, --overwrite replaces it: choose one")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    task = load_task(task_name)
+    if factor is not None:
+        task = task.with_operator(factor=int(factor))
+    for option, path in (("--mask", mask), ("--reference", reference)):
+        if path not in (None, ALPHA) and not Path(str(path)).is_file():
+            raise UsageError(f"{option}: {path}: no such file")
+    recipe = {
+        "iterations": iterations, "time_limit": time_limit or None, "ensemble": ensemble, "stop": stop,
+        "precision": precision,
+    }  # fmt: skip
+    settings = Settings(task, preset, genome, recipe, sigma, mask, invert_mask, max_side, tile, seed, device, reference)
+    settings.choice(sigma if isinstance(sigma, float) else None)  # a wrong name or value is told before all else
+    ending = f".{extension.removeprefix('.')}" if extension else ""
+    work = jobs(inputs, output, recursive=recursive, suffix=suffix, extension=ending)
+    if reference is not None and len(work) > 1:
+        raise UsageError("--reference: the clean picture of one picture, but there are several")
+    if not (resume or overwrite) and (there := [job.target for job in work if job.target.exists()]):
+        raise UsageError(f"{there[0]} exists; --resume keeps what is done, --overwrite replaces it")
+    failures: list[str] = []
+    with reporting() as reporter:
+        for number, job in enumerate(work):
+            seen = time.monotonic()
+
+            def tell(now: "Restoration", share: float, number: int = number) -> None:
+                nonlocal seen
+                text = f"{number + 1}/{len(work)}  {now.job.source.name}  {now.state}"
+                reporter.update(number + share, len(work), text)
+                if preview_every and time.monotonic() - seen > preview_every:
+                    now.preview()
+                    seen = time.monotonic()
+
+            restoration = None
+            try:
+                if resume and job.done(settings.identity(job.source)):
+                    job.tidy()  # what a kill between the last two steps left
+                    reporter.line(f"{job.target}: done already")
+                    continue
+                restoration = Restoration(job, settings, reporter.trial)
+                told = restoration.run(tell)
+            except DipsearchError as error:
+                failures.append(_one_line(job, error))
+                if number + 1 < len(work):  # all are listed at the end
+                    reporter.line(f"failed: {failures[-1]}")
+                continue
+            except KeyboardInterrupt:
+                _say_interrupted(reporter, restoration, command, resume=resume)
+                return options.INTERRUPTED
+            if compare:
+                restoration.strip()
+            reporter.line(_summary(job, told))
+            click.echo(json.dumps(told) if as_json else str(job.target))
+    for failure in failures:
+        click.echo(f"failed: {failure}", err=True)
+    return 1 if failures else 0
+
+
+def _one_line(job: "Job", error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if text.startswith(str(job.source)) else f"{job.source}: {text}"
+
+
+def _summary(job: "Job", told: dict[str, Any]) -> str:
+    """What came of a picture. How well it explains what was given is called fit: PSNR needs the clean one."""
+    judged = f"PSNR {told['psnr']:.2f} dB  SSIM {told['ssim']:.3f}" if "psnr" in told else ""
+    noise = "" if told["sigma"] is None else f"sigma {told['sigma']:.1f}"
+    parts = f"{told['tiles']} tiles" if told["tiles"] > 1 else ""
+    stopped = f"stopped at {max(told['iterations'])} ({', '.join(told['stop_reason'])})"
+    words = (str(job.target), stopped, f"fit {told['fit_db']:.2f} dB", judged, noise, parts, *told["notes"])
+    return "  ".join(word for word in (*words, f"{told['seconds']:.0f} s") if word)
+
+
+def _say_interrupted(reporter: "Reporter", restoration: "Restoration | None", command: str, *, resume: bool) -> None:
+    """Keep the best so far, and say how to go on."""
+    again = command if resume else f"{command} --resume"
+    kept = "nothing of this picture is done yet"
+    if restoration is not None and restoration.answers:
+        restoration.write({"complete": False, "stop_reason": ["interrupted"]})
+        kept = f"{restoration.job.target} is the best so far"
+    reporter.line(f"\ninterrupted; {kept}. Go on with:\n  {again}")

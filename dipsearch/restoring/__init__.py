@@ -1,0 +1,1 @@
+"""A person's own pictures: from a damaged file to a restored one."""

@@ -1,0 +1,105 @@
+"""`restore`: a damaged picture in memory to a restored one."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipsearch.error import UsageError
+from dipsearch.fitting.engine import fit
+from dipsearch.operator import Downsample, Identity, Mask
+from dipsearch.restoring.choice import BALANCED, choose
+from dipsearch.task import load_task
+
+Picture = TypeVar("Picture", Tensor, np.ndarray)
+
+TASKS = {Identity: "denoise", Mask: "inpaint", Downsample: "sr"}
+LEVELS = {torch.uint8: 255, torch.uint16: 65535}
+RANGE = (-1.0, 2.0)  # of float pictures: noise may reach beyond [0, 1], but 0…255 is a mistake
+
+
+def restore(
+    y: Picture,
+    operator: Callable[[Tensor], Tensor] | None = None,
+    *,
+    genome: str | None = None,
+    task: str | None = None,
+    preset: str = BALANCED,
+    seed: int = 0,
+    device: str = "auto",
+    size: tuple[int, int] | None = None,
+    callback: Callable[[int, Tensor], None] | None = None,
+    **settings: Any,
+) -> Picture:
+    """Restore a damaged picture, without the clean one.
+
+    Args:
+        y: the observation. A tensor (1, C, h, w), (C, h, w) or (h, w), or an array (h, w, C) or (h, w), with C = 1 or
+            3: unsigned integers over the whole range of their type, or floats, about [0, 1].
+        operator: A, which made it: any callable on (1, C, H, W), such as `Mask(known)`, `Downsample(4)` or a physics of
+            deepinv. Without one, y is a noisy picture.
+        genome: a name or a file; by default the best that is known for the task.
+        task: which defaults to take: a name or a file. By default what fits the operator.
+        preset: of the task: fast, balanced or best.
+        seed: of everything random.
+        device: auto, cpu, cuda or mps.
+        size: (H, W) of the picture, where it is not y's, times the operator's `factor` if it has one.
+        callback: called every 10 iterations with the iteration and the answer so far, (1, C, H, W).
+        **settings: values of the recipe, such as `iterations=500`, or `sigma=25`, the level of the noise on the scale
+            of 0…255, which then says when to stop.
+
+    Returns:
+        The picture, in y's type, form and range.
+
+    Raises:
+        UsageError: the picture, the operator or the settings do not fit together.
+        FitError: the fit failed.
+    """
+    observed = _observation(y, checked=operator is None or isinstance(operator, tuple(TASKS)))
+    chosen = choose(load_task(task or TASKS.get(type(operator), "denoise")), preset, genome, **settings)
+    found = fit(
+        chosen.genome,
+        observed,
+        operator,
+        recipe=chosen.recipe,
+        seed=seed,
+        device=device,
+        size=size,
+        callback=callback,
+    )
+    return _alike(found.x, y)
+
+
+def _observation(y: Any, *, checked: bool) -> Tensor:
+    """(1, C, h, w) in floats."""
+    if isinstance(y, Tensor):
+        x = y.detach().cpu()
+        whole = x.reshape((1,) * (4 - x.ndim) + x.shape) if 2 <= x.ndim <= 4 else x
+    elif isinstance(y, np.ndarray):
+        x = torch.from_numpy(np.ascontiguousarray(y))
+        whole = x[None, None] if x.ndim == 2 else x.movedim(2, 0)[None] if x.ndim == 3 else x
+    else:
+        raise UsageError(f"a picture is a tensor or an array, not {type(y).__name__}")
+    if whole.ndim != 4 or whole.shape[0] != 1 or (checked and whole.shape[1] not in (1, 3)):
+        raise UsageError(
+            "a picture is a tensor (1, C, h, w), (C, h, w) or (h, w), or an array (h, w, C) or (h, w), with one or "
+            f"three channels; this is {tuple(y.shape)}"
+        )
+    if x.dtype in LEVELS:
+        return whole.to(torch.float32) / LEVELS[x.dtype]
+    if not x.is_floating_point():
+        raise UsageError(f"a picture has unsigned integers of 8 or 16 bits, or floats, not {x.dtype}")
+    if checked and (float(whole.min()) < RANGE[0] or float(whole.max()) > RANGE[1]):
+        raise UsageError(f"floats are about [0, 1]; these reach from {whole.min():g} to {whole.max():g}: scale them")
+    return whole.to(torch.float32)
+
+
+def _alike(x: Tensor, y: Picture) -> Picture:
+    """A restored picture (1, C, H, W) in y's type, form and range."""
+    kind = y.dtype if isinstance(y, Tensor) else torch.from_numpy(np.empty(0, y.dtype)).dtype
+    x = (x.clamp(0, 1) * LEVELS[kind]).round().to(kind) if kind in LEVELS else x.to(kind)
+    if isinstance(y, Tensor):
+        return x.reshape(x.shape[4 - y.ndim :]).to(y.device)
+    return (x[0, 0] if y.ndim == 2 else x[0].movedim(0, 2).contiguous()).numpy()

@@ -1,0 +1,81 @@
+"""`--genome auto`: a search on the damaged picture itself, before it is restored."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from torch import Tensor
+
+from dipsearch.atomic import write_atomically
+from dipsearch.error import DipsearchError
+from dipsearch.genome import parse_genome
+from dipsearch.image import write_png
+from dipsearch.leaderboard import search_ranking
+from dipsearch.restoring.choice import Choice
+from dipsearch.run import RunStore
+from dipsearch.search.goals import HOLD_OUT
+from dipsearch.search.settings import Settings
+from dipsearch.search.study import Event, Search
+from dipsearch.space import load_space
+from dipsearch.task import Task
+
+PRESET = "quick"
+SPACE = "small"
+
+
+def found_genome(
+    task: Task,
+    source: Path,
+    known: Tensor | None,
+    usual: Choice,
+    folder: Path,
+    *,
+    seed: int,
+    device: str,
+    timeout: float | None = None,
+    watch: Callable[[Event], None] = lambda event: None,
+) -> Path:
+    """Search for the genome that predicts known pixels of this picture best, and write it to a file in `folder`.
+
+    The same arguments go on with a search that was interrupted, and look up one that has ended.
+
+    Args:
+        task: what is to be undone.
+        source: the picture's file.
+        known: 1 where a pixel is known, (1, 1, H, W), if some are missing.
+        usual: what would be taken without a search; it is tried first, if the space has it.
+        folder: of the study.
+        seed: of the study.
+        device: where fits run.
+        timeout: seconds, after which no trial starts; None: as the preset says.
+        watch: told every Event of the search.
+
+    Raises:
+        DipsearchError: no genome could be fitted.
+    """
+    file = folder / "genome.yaml"
+    if file.exists():
+        return file
+    mask = folder / "mask.png"
+    if known is not None:
+        write_png(1 - known, mask)
+    damaged = task.with_images("search", [str(source)]).without_truth(None if known is None else str(mask))
+    effort = damaged.search[PRESET].changed(HOLD_OUT, timeout=timeout)
+    space, store = load_space(SPACE), RunStore(folder / "runs")
+    settings = Settings(damaged, space, PRESET, effort, seed, device=device, goals=("held-out",), start=(usual.genome,))
+    study = folder / "study"
+    work = Search(settings, study, store, resume=study.exists(), watch=watch)
+    with work.opened():
+        work.run()
+    ranking = search_ranking(store, task.name, work.protocol.scope(work.instances))
+    if ranking.empty:
+        raise DipsearchError(f"{source}: no genome of the space {SPACE} could be fitted to it")
+    best = ranking.iloc[0]
+    genome = parse_genome(best["genome"])
+    data = {
+        "about": f"found by dipsearch for {source.name} ({best['name']} of {len(ranking)})",
+        **({"recipe": best["recipe_changes"]} if best["recipe_changes"] else {}),
+        "genome": genome.data(),
+    }
+    write_atomically(file, lambda temporary: temporary.write_text(yaml.safe_dump(data), encoding="utf-8"))
+    return file

@@ -1,0 +1,268 @@
+"""One file to restore: read, fitted, written, and a record beside it."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dipsearch.error import UsageError
+from dipsearch.image import read, read_mask, write_png
+from dipsearch.metric import psnr, ssim
+from dipsearch.operator import Mask, MaskOptions
+from dipsearch.photo import Photo, check_photo, load_photo, save_photo
+from dipsearch.restoring.auto import found_genome
+from dipsearch.restoring.batch import Job, sha256
+from dipsearch.restoring.choice import Choice, choose
+from dipsearch.restoring.noise import estimate_sigma
+from dipsearch.restoring.work import Work
+from dipsearch.run import environment, hashed
+from dipsearch.search.study import Event
+from dipsearch.task import Task
+
+ALPHA = "alpha"  # in place of a mask's file: what is transparent
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How files are restored.
+
+    Args:
+        task: what is to be undone.
+        preset: of the task.
+        genome: a name or a file, in place of the preset's; `auto` searches on each picture first, for half of the time
+            limit, if there is one.
+        recipe: values to change.
+        sigma: the level of the noise on the scale of 0…255, or `auto`, which estimates it for each picture.
+        mask: a file, white where pixels are missing; or `alpha`.
+        invert_mask: black is missing, or what is opaque.
+        max_side: larger pictures are shrunk to it.
+        tile: side of the largest tiles; None: as the memory allows.
+        seed: of everything random.
+        device: auto, cpu, cuda or mps.
+        reference: the clean picture, only to say how near the result is.
+    """
+
+    task: Task
+    preset: str
+    genome: str | None
+    recipe: dict[str, Any]
+    sigma: float | str | None = None
+    mask: str | None = None
+    invert_mask: bool = False
+    max_side: int | None = None
+    tile: int | None = None
+    seed: int = 0
+    device: str = AUTO
+    reference: str | None = None
+
+    def choice(self, sigma: float | None = None) -> Choice:
+        """The genome and recipe for a noise level; UsageError where a name or value does not fit."""
+        genome = None if self.genome == AUTO else self.genome
+        return choose(self.task, self.preset, genome, **self.recipe, sigma=sigma)
+
+    def identity(self, source: Path) -> dict[str, Any]:
+        """What decides the result, as plain data."""
+        chosen = self.choice(self.sigma if isinstance(self.sigma, float) else None)
+        return {
+            "task": self.task.name,
+            "operator": self.task.operator.model_dump(),
+            "genome": AUTO if self.genome == AUTO else chosen.genome.key(),
+            "recipe": chosen.recipe.model_dump(mode="json"),
+            "sigma": self.sigma,
+            "mask": self.mask if self.mask in (None, ALPHA) else sha256(Path(str(self.mask))),
+            "invert_mask": self.invert_mask,
+            "max_side": self.max_side,
+            "tile": self.tile,
+            "seed": self.seed,
+            "input_sha256": sha256(source),
+        }
+
+
+@dataclass
+class Restoration:
+    """A file under work: what is known of it once it was read.
+
+    `watch` is told every Event of a search, where there is one. UsageError where the picture, its mask or its copy's
+    format do not fit.
+    """
+
+    job: Job
+    settings: Settings
+    watch: Callable[[Event], None] = lambda event: None
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.identity = settings.identity(self.job.source)
+        whole = load_photo(self.job.source)
+        check_photo(self.job.target, whole)
+        self.photo = _shrunk(whole, settings.max_side)
+        if isinstance(settings.task.operator.options, MaskOptions):
+            operator: nn.Module = Mask(_known(settings, whole, self.photo.x.shape[-2:]))
+        else:
+            operator = _drawn(settings, self.photo.x)
+        if settings.mask == ALPHA and whole.alpha is not None:  # used up: nothing is transparent any more
+            self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.high))
+        self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
+        self.sigma = settings.sigma
+        if settings.sigma == AUTO:
+            self.sigma = max(255 * estimate_sigma(self.y), 0.1)
+        folder = self.job.unfinished / hashed(self.identity)
+        self.choice = self._choice(folder, operator)
+        self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
+        self.answers: dict[int, Tensor] = {}
+        self.iteration, self.fit_db = 0, float("nan")
+        self.started = time.monotonic()
+
+    def _choice(self, folder: Path, operator: nn.Module) -> Choice:
+        """The genome and recipe, for this picture's noise; found by a search on it, where that is wanted."""
+        sigma = None if self.sigma is None else float(self.sigma)
+        settings, usual = self.settings, self.settings.choice(sigma)
+        if settings.genome != AUTO:
+            return usual
+        limit = usual.recipe.time_limit
+        file = found_genome(
+            settings.task,
+            self.job.source,
+            operator.known if isinstance(operator, Mask) else None,
+            usual,
+            folder / "search",
+            seed=settings.seed,
+            device=settings.device,
+            timeout=None if limit is None else limit / 2,
+            watch=self.watch,
+        )
+        rest = settings.recipe if limit is None else settings.recipe | {"time_limit": limit / 2}
+        return replace(settings, genome=str(file), recipe=rest).choice(sigma)
+
+    def run(self, tell: Callable[["Restoration", float], None]) -> dict[str, Any]:
+        """Restore it, and give back the record. `tell` is given the share that is done, every 10 iterations."""
+        count, iterations = len(self.work.tiles), self.choice.recipe.iterations
+
+        def look(tile: int, iteration: int, x: Tensor) -> None:
+            self.answers[tile], self.iteration = x, iteration
+            self.fit_db = self.work.agreement(x, tile)
+            tell(self, (tile + iteration / iterations) / count)
+
+        fits = self.work.run(look)
+        self.answers = {number: each.x for number, each in enumerate(fits)}
+        told = {
+            "iterations": [each.iterations for each in fits],
+            "chosen": [each.chosen for each in fits],
+            "stop_reason": sorted({each.stop_reason for each in fits}),
+            "precision": sorted({each.precision for each in fits}),
+            "device": fits[0].device,
+            "fit_seconds": round(sum(each.seconds for each in fits), 3),
+        }
+        record = self.write(told | {"complete": True})
+        self.job.tidy()
+        return record
+
+    def write(self, told: dict[str, Any]) -> dict[str, Any]:
+        """Write the picture as it is now, and its record."""
+        answer = self.work.answer(self.answers)
+        x = self.work.picture(answer)
+        self.job.target.parent.mkdir(parents=True, exist_ok=True)
+        save_photo(x, self.job.target, self.photo)
+        height, width = x.shape[-2:]
+        told = {
+            **told,
+            "genome": self.choice.name,
+            "network": self.choice.genome.data(),
+            "summary": self.choice.genome.summary(),
+            "size": [width, height],
+            "tiles": len(self.work.tiles),
+            "fit_db": round(self.work.agreement(answer), 3),
+            "sigma": self.sigma,
+            "seconds": round(time.monotonic() - self.started, 3),
+            **self._judged(x),
+            "notes": list(self.photo.notes),
+            "versions": environment(),
+        }
+        return self.job.write_record(self.identity, told)
+
+    @property
+    def state(self) -> str:
+        """How far it is, in a few words. "fit" is how well the answer explains what was given, and no PSNR."""
+        tile = max(self.answers, default=0)
+        where = f"tile {tile + 1}/{len(self.work.tiles)}  " if len(self.work.tiles) > 1 else ""
+        return f"{where}iteration {self.iteration}  fit {self.fit_db:.2f} dB"
+
+    def preview(self) -> None:
+        """Write the picture so far, with 8 bits."""
+        write_png(self.picture, self.job.preview)
+
+    def strip(self) -> None:
+        """Write the picture before and after beside one another, with 8 bits."""
+        write_png(torch.cat([self.work.observed, self.picture], dim=3), self.job.strip)
+
+    @property
+    def picture(self) -> Tensor:
+        """The restored picture so far, (1, C, H, W)."""
+        return self.work.picture(self.work.answer(self.answers))
+
+    def _judged(self, x: Tensor) -> dict[str, float]:
+        """PSNR and SSIM, where the clean picture is known."""
+        if self.settings.reference is None:
+            return {}
+        clean = read(self.settings.reference, grey=x.shape[1] == 1)
+        if clean.shape != x.shape:
+            sizes = " and ".join(f"{each.shape[3]}x{each.shape[2]}" for each in (clean, x))
+            raise UsageError(
+                f"{self.settings.reference}: the reference and the restored picture differ in size: {sizes}"
+            )
+        metric = "gray" if x.shape[1] == 1 else "rgb"
+        return {"psnr": round(psnr(x, clean, metric), 3), "ssim": round(ssim(x, clean, metric), 4)}
+
+
+def _drawn(settings: Settings, y: Tensor) -> nn.Module:
+    """What damaged a picture, by its task."""
+    if settings.mask is not None:
+        raise UsageError(f"--mask: the task {settings.task.name} takes none")
+    options = settings.task.operator.options
+    factor = int(getattr(options, "factor", 1))
+    like = torch.zeros(*y.shape[:2], *(side * factor for side in y.shape[-2:]))
+    return options.draw(like, torch.Generator().manual_seed(settings.seed))  # type: ignore[attr-defined,no-any-return]
+
+
+def _known(settings: Settings, photo: Photo, size: torch.Size) -> Tensor:
+    """(1, 1, *size), 1 where a pixel is known; of a picture that is shrunk, where all that it was made of are."""
+    height, width = photo.x.shape[-2:]
+    if settings.mask is None:
+        raise UsageError("which pixels are missing? --mask FILE, white where they are, or --mask alpha")
+    if settings.mask == ALPHA:
+        if photo.alpha is None:
+            raise UsageError("--mask alpha: nothing of it is transparent")
+        known = torch.from_numpy((photo.alpha > (photo.low + photo.high) / 2).astype(np.float32))[None, None]
+    else:
+        known = read_mask(settings.mask)
+        if known.shape[-2:] != (height, width):
+            sizes = f"{known.shape[-1]}x{known.shape[-2]}, but the picture is {width}x{height}"
+            raise UsageError(f"{settings.mask}: the mask is {sizes}")
+    known = 1 - known if settings.invert_mask else known
+    if known.shape[-2:] != size:
+        known = (F.interpolate(known, tuple(size), mode="area") > 1 - 1e-6).float()
+    if not known.any():
+        raise UsageError(f"{settings.mask}: the mask leaves no pixel known (white is missing; --invert-mask turns it)")
+    if known.all():
+        raise UsageError(
+            f"{settings.mask}: no pixel is missing by this mask (white is missing; --invert-mask turns it)"
+        )
+    return known
+
+
+def _shrunk(photo: Photo, max_side: int | None) -> Photo:
+    """A picture of at most `max_side` pixels a side."""
+    height, width = photo.x.shape[-2:]
+    if max_side is None or max(height, width) <= max_side:
+        return photo
+    scale = max_side / max(height, width)
+    size = (max(1, math.floor(height * scale)), max(1, math.floor(width * scale)))
+    return replace(photo, x=F.interpolate(photo.x, size, mode="area"))

@@ -1,0 +1,99 @@
+"""Large pictures in parts: where the tiles lie, and how their answers become one picture."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dipsearch.error import UsageError
+from dipsearch.operator import Downsample, Identity, Mask
+
+OVERLAP = 32  # pixels that neighbours share, at least
+SMALLEST_TILE = 64
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A rectangle of the restored picture, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def of(self, x: Tensor, factor: int = 1) -> Tensor:
+        """Its pixels of (1, C, H, W), or of a picture `factor` times smaller."""
+        top, left, height, width = (value // factor for value in (self.top, self.left, self.height, self.width))
+        return x[..., top : top + height, left : left + width].contiguous()
+
+
+def grid(height: int, width: int, side: int, multiple: int = 1) -> list[Tile]:
+    """Tiles of at most `side` pixels a side that cover a picture, all alike; neighbours share at least OVERLAP pixels.
+
+    Their corners are multiples of `multiple`, which has to divide OVERLAP and the picture's sides.
+    """
+    side = side // multiple * multiple
+    rows, columns = _starts(height, side, multiple), _starts(width, side, multiple)
+    return [Tile(top, left, min(side, height), min(side, width)) for top in rows for left in columns]
+
+
+def _starts(length: int, side: int, multiple: int) -> list[int]:
+    if length <= side:
+        return [0]
+    count = math.ceil((length - OVERLAP) / (side - OVERLAP))
+    return [index * (length - side) // (count - 1) // multiple * multiple for index in range(count)]
+
+
+def largest_side(height: int, width: int, fits: Callable[[int, int], bool]) -> int:
+    """The side of the largest tiles that fit, in steps of a quarter; the longer side where the whole picture does.
+
+    UsageError where even the smallest does not.
+    """
+    side = max(height, width)
+    while not fits(min(side, height), min(side, width)):
+        if side <= SMALLEST_TILE:
+            raise UsageError(f"not even a tile of {SMALLEST_TILE}x{SMALLEST_TILE} pixels fits into the memory")
+        side = max(SMALLEST_TILE, side * 3 // 4 // 32 * 32)
+    return side
+
+
+def part(operator: nn.Module, tile: Tile, y: Tensor) -> tuple[Tensor, nn.Module]:
+    """The observation of a tile, and what made it; UsageError where the operator cannot be cut."""
+    if isinstance(operator, Identity):
+        return tile.of(y), operator
+    if isinstance(operator, Mask):
+        known = tile.of(operator.known)
+        if not known.any():
+            raise UsageError(
+                f"the mask leaves no pixel known in a tile of {tile.width}x{tile.height} at ({tile.left}, {tile.top});"
+                " take larger tiles, or shrink the picture"
+            )
+        return tile.of(y), Mask(known)
+    if isinstance(operator, Downsample):
+        return tile.of(y, operator.factor), operator
+    raise UsageError(f"{type(operator).__name__}: an operator that cannot be cut into tiles; shrink the picture")
+
+
+def join(tiles: list[Tile], answers: list[Tensor], height: int, width: int) -> Tensor:
+    """One picture (1, C, H, W) of the tiles' answers: neighbours fade into each other by half a sine over what they
+    share."""
+    channels = answers[0].shape[1]
+    total, weights = torch.zeros(1, channels, height, width), torch.zeros(1, 1, height, width)
+    for tile, answer in zip(tiles, answers, strict=True):
+        weight = _fade(tile.height)[:, None] * _fade(tile.width)[None, :]
+        rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
+        total[..., rows, columns] += answer * weight
+        weights[..., rows, columns] += weight
+    return total / weights
+
+
+def _fade(length: int) -> Tensor:
+    """Weights along a side: half a sine up at its beginning and down at its end, 1 between; never 0."""
+    ramp = torch.sin((torch.arange(OVERLAP) + 0.5) / OVERLAP * math.pi / 2) ** 2
+    weights = torch.ones(length)
+    reach = min(OVERLAP, length // 2)
+    weights[:reach] *= ramp[:reach]
+    weights[length - reach :] *= ramp[:reach].flip(0)
+    return weights.clamp_min(1e-3)

@@ -1,0 +1,127 @@
+"""The fits that restore one picture: tile by tile, kept in a folder, so that an interrupted one goes on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dipsearch.atomic import write_atomically
+from dipsearch.fitting.device import memory_of, pick_device
+from dipsearch.fitting.engine import start
+from dipsearch.fitting.loop import Fit
+from dipsearch.fitting.plan import USABLE, bytes_of
+from dipsearch.kept import Kept
+from dipsearch.metric import from_mse
+from dipsearch.network.build import cost
+from dipsearch.operator import Downsample, Mask
+from dipsearch.restoring.choice import Choice
+from dipsearch.restoring.tiles import Tile, grid, join, largest_side, part
+
+
+@dataclass
+class Work:
+    """One picture to restore.
+
+    Args:
+        y: the observation, (1, C, h, w) in [0, 1].
+        operator: A.
+        choice: genome and recipe; a time limit is shared by the tiles.
+        folder: of what is kept of the fits; the same arguments go on from there.
+        seed: of everything random, the same for all tiles.
+        device: auto, cpu, cuda or mps.
+        side: of the largest tiles; None: as large as the memory allows, which may be the whole picture.
+    """
+
+    y: Tensor
+    operator: nn.Module
+    choice: Choice
+    folder: Path
+    seed: int = 0
+    device: str = "auto"
+    side: int | None = None
+
+    def __post_init__(self) -> None:
+        factor = self.operator.factor if isinstance(self.operator, Downsample) else 1
+        self.height, self.width = (length * factor for length in self.y.shape[-2:])
+        side = self.side or largest_side(self.height, self.width, self._fits)
+        self.tiles: list[Tile] = grid(self.height, self.width, side, factor)
+        limit = self.choice.recipe.time_limit
+        share = {} if limit is None else {"time_limit": limit / len(self.tiles)}
+        self.recipe = self.choice.recipe.model_copy(update=share)
+
+    def _fits(self, height: int, width: int) -> bool:
+        """Whether a tile's fits are predicted to fit into the memory."""
+        device, recipe, channels = pick_device(self.device), self.choice.recipe, self.y.shape[1]
+        precision = "float32" if recipe.precision == "float32" else "bfloat16"
+        least = cost(self.choice.genome, height, width, channels, precision, recompute=True).memory
+        beside = bytes_of(recipe, channels * height * width)
+        return recipe.ensemble * (least + beside) <= USABLE * memory_of(device)
+
+    def run(self, tell: Callable[[int, int, Tensor], None] = lambda tile, iteration, x: None) -> list[Fit]:
+        """Fit every tile, or look it up; `tell` is given the tile's number, the iteration and its answer so far.
+
+        Raises:
+            FitError: a tile cannot be fitted.
+        """
+        return [self._fit(number, tell) for number in range(len(self.tiles))]
+
+    def _fit(self, number: int, tell: Callable[[int, int, Tensor], None]) -> Fit:
+        done = self._done(number)
+        if done.exists():
+            return Fit(**torch.load(done, weights_only=True), oracle=None)
+        y, operator = self._part(number)
+        begin = lambda: start(  # noqa: E731
+            self.choice.genome, y, operator, self.recipe, seed=self.seed, device=self.device
+        )
+        kept = Kept(done.with_suffix(".unfinished"), begin, self.device, {})
+
+        def look(iteration: int, x: Tensor) -> None:
+            tell(number, iteration, x)
+            kept.save()
+
+        kept.fitting.callback = look
+        try:
+            kept.fitting.advance()
+        except KeyboardInterrupt:
+            kept.save(now=True)
+            raise
+        made = kept.fitting.result()
+        plain = {name: value for name, value in vars(made).items() if name != "oracle"}
+        write_atomically(done, lambda temporary: torch.save(plain, temporary))
+        kept.drop()
+        return made
+
+    def _part(self, number: int) -> tuple[Tensor, nn.Module]:
+        if len(self.tiles) == 1:
+            return self.y, self.operator
+        return part(self.operator, self.tiles[number], self.y)
+
+    def _done(self, number: int) -> Path:
+        return self.folder / f"{number}.pt"
+
+    def answer(self, answers: dict[int, Tensor]) -> Tensor:
+        """What the tiles' networks gave, by number, as one picture (1, C, H, W); where one is missing, the
+        observation."""
+        parts = [answers.get(number, tile.of(self.observed)) for number, tile in enumerate(self.tiles)]
+        return join(self.tiles, parts, self.height, self.width)
+
+    def picture(self, x: Tensor) -> Tensor:
+        """The picture to deliver, of an answer: pixels that a mask knows stay as they were."""
+        return torch.where(self.operator.known.bool(), self.y, x) if isinstance(self.operator, Mask) else x
+
+    @property
+    def observed(self) -> Tensor:
+        """The observation in the picture's size."""
+        if self.y.shape[-2:] == (self.height, self.width):
+            return self.y
+        size = (self.height, self.width)
+        return F.interpolate(self.y, size, mode="bicubic", antialias=True).clamp(0, 1)
+
+    def agreement(self, x: Tensor, number: int | None = None) -> float:
+        """How well a picture explains the observation, or that of a tile, in dB: no PSNR, which needs the clean
+        one."""
+        y, operator = (self.y, self.operator) if number is None else self._part(number)
+        return from_mse(float((operator(x) - y).square().mean()))

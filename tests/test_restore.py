@@ -1,0 +1,432 @@
+"""`dipsearch restore`: files in, files out, and nothing lost on the way."""
+
+import contextlib
+import io
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from fits import TINY
+from hypothesis import given as given_values
+from hypothesis import settings
+from hypothesis import strategies as st
+from PIL import Image
+from studies import write
+
+from dipsearch.cli import main
+from dipsearch.error import UsageError
+from dipsearch.restoring.batch import Job, jobs
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to be in, with a tiny genome."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "tiny.yaml", TINY)
+    return tmp_path
+
+
+def pixels(*shape, seed=0, kind=np.uint8):
+    values = np.random.default_rng(seed).random(shape)
+    return (values * np.iinfo(kind).max).astype(kind)
+
+
+def save(path, array, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return str(path)
+
+
+def restored(*words, code=0, task="denoise"):
+    quick = ["--genome", "./tiny.yaml", "--iterations", "20", "--device", "cpu", "--precision", "float32"]
+    assert main(["restore", task, *map(str, words), *quick]) == code
+
+
+# Which file becomes which
+
+
+def named(*inputs, **options):
+    return [str(job.target) for job in jobs([str(each) for each in inputs], **options)]
+
+
+def test_results_are_called_as_their_pictures(here):
+    save(here / "in/a.png", pixels(20, 20))
+    save(here / "in/deep/b.jpg", pixels(20, 20))
+    (here / "in/notes.txt").write_text("no picture")
+    out = Path("out")
+    assert named("in/a.png", output=out) == ["out/a.png"]
+    assert named("in/a.png", output=Path("x.tif")) == ["x.tif"]
+    assert named("in", output=out) == ["out/a.png"]
+    assert named("in", output=out, recursive=True) == ["out/a.png", "out/deep/b.jpg"]
+    assert named("in/**/*.jpg", "in/*.png", output=out) == ["out/b.jpg", "out/a.png"]
+    assert named("in/a.png", output=out, suffix="_x", extension=".tif") == ["out/a_x.tif"]
+
+
+def test_what_would_be_lost_is_refused(here):
+    for folder in "ab":
+        save(here / folder / "same.png", pixels(20, 20))
+    with pytest.raises(UsageError, match=r"a/same.png and b/same.png would both become out/same.png"):
+        jobs(["a/same.png", "b/same.png"], Path("out"))
+    for output in (Path("a"), Path("a/same.png"), Path("b/../a")):
+        with pytest.raises(UsageError, match="this is an input"):
+            jobs(["a/same.png"], output)
+    with pytest.raises(UsageError, match="several pictures need a folder"):
+        jobs(["a/same.png", "b/same.png"], Path(save(here / "one.png", pixels(20, 20))))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [("none.png", "no such file"), ("*.gif", "no such file"), (".", "no pic")]
+)
+def test_nothing_to_do_is_an_error(here, given, message):
+    with pytest.raises(UsageError, match=message):
+        jobs([given], Path("out"))
+
+
+# What comes out
+
+KINDS = {
+    "grey.png": pixels(20, 24),
+    "colour.png": pixels(20, 24, 3),
+    "alpha.png": pixels(20, 24, 4),
+    "grey16.png": pixels(20, 24, kind=np.uint16),
+    "photo.jpg": pixels(20, 24, 3),
+}
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_size_mode_and_depth_stay(here, name):
+    given = KINDS[name]
+    save(here / name, given)
+    restored(name)
+    made = read(here / "restored" / name)
+    assert (made.shape, made.dtype) == (given.shape, given.dtype)
+    with Image.open(here / name) as before, Image.open(here / "restored" / name) as after:
+        assert (before.mode, before.format) == (after.mode, after.format)
+    if name == "alpha.png":
+        assert np.array_equal(made[:, :, 3], given[:, :, 3])
+    assert not np.array_equal(made, given)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+def test_a_tiff_stays_one(here, kind):
+    given = (pixels(20, 24, 3) * 200.0 + 5).astype(kind)
+    tifffile.imwrite(here / "deep.tif", given, photometric="rgb")
+    restored("deep.tif")
+    made = tifffile.imread(here / "restored/deep.tif")
+    assert (made.shape, made.dtype) == (given.shape, given.dtype)
+
+
+def test_a_larger_one(here):
+    save(here / "small.png", pixels(20, 24, 4))
+    restored("small.png", "--factor", "2", task="sr")
+    assert read(here / "restored/small.png").shape == (40, 48, 4)
+
+
+def test_holes_are_filled_and_all_else_stays(here):
+    given, holes = pixels(20, 24, 3), np.zeros((20, 24), np.uint8)
+    holes[4:9, 6:12] = 255
+    save(here / "torn.png", given)
+    save(here / "holes.png", holes)
+    save(here / "known.png", 255 - holes)
+    save(here / "alpha.png", np.dstack([given, 255 - holes]))
+    restored("torn.png", "--mask", "holes.png", task="inpaint")
+    made = read(here / "restored/torn.png")
+    assert np.array_equal(made[holes == 0], given[holes == 0]) and not np.array_equal(made, given)
+    restored("torn.png", "--mask", "known.png", "--invert-mask", "-o", "inverted.png", task="inpaint")
+    assert np.array_equal(read(here / "inverted.png"), made)
+    restored("alpha.png", "--mask", "alpha", task="inpaint")
+    filled = read(here / "restored/alpha.png")
+    assert np.array_equal(filled[:, :, :3], made) and (filled[:, :, 3] == 255).all()
+
+
+def test_a_large_picture_is_made_in_tiles_or_shrunk(here, capsys):
+    save(here / "large.png", pixels(100, 140, 3))
+    restored("large.png", "--tile", "80", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert told["tiles"] == 6 and told["size"] == [140, 100] and told["iterations"] == [20] * 6
+    assert read(here / "restored/large.png").shape == (100, 140, 3)
+    restored("large.png", "--max-side", "70", "-o", "small.png")
+    assert read(here / "small.png").shape == (50, 70, 3)
+
+
+def test_the_record_says_how_it_was_made(here, capsys):
+    given = save(here / "noisy.png", pixels(20, 24, 3))
+    restored(given, "--json", "--sigma", "auto", "--reference", given, "--seed", "3")
+    (line,) = capsys.readouterr().out.splitlines()
+    told = json.loads(line)
+    assert told == json.loads((here / "restored/noisy.png.json").read_text())
+    assert told["settings"]["seed"] == 3 and told["settings"]["recipe"]["iterations"] == 20
+    assert told["complete"] and told["sigma"] > 10 and told["fit_seconds"] > 0
+    assert {"psnr", "ssim", "fit_db", "notes"} <= set(told) and told["versions"]["torch"]
+    # the reference is the noisy picture itself: PSNR is then what the fit is, but for the rounding of nothing
+    assert told["psnr"] == pytest.approx(told["fit_db"], abs=0.01)
+    assert not list(here.glob("restored/*.unfinished"))
+
+
+def test_without_a_reference_nothing_is_called_psnr(here, capsys):
+    restored(save(here / "noisy.png", pixels(20, 24, 3)))
+    shown = capsys.readouterr()
+    assert "PSNR" not in shown.out + shown.err and "fit " in shown.err
+    assert shown.out == "restored/noisy.png\n"
+
+
+def test_before_and_after_beside_one_another(here):
+    given = pixels(20, 24, 3)
+    restored(save(here / "noisy.png", given), "--compare")
+    strip = read(here / "restored/noisy_compare.png")
+    assert strip.shape == (20, 48, 3)
+    assert np.array_equal(strip[:, :24], given) and np.array_equal(strip[:, 24:], read(here / "restored/noisy.png"))
+
+
+def test_how_far_it_is_can_be_looked_at(here, monkeypatch):
+    from dipsearch.restoring.file import Restoration
+
+    seen, plain = [], Restoration.preview
+
+    def preview(self):
+        plain(self)
+        seen.append(read(self.job.preview).shape)
+
+    monkeypatch.setattr(Restoration, "preview", preview)
+    restored(save(here / "noisy.png", pixels(20, 24)), "--preview-every", "0.000001")
+    assert seen == [(20, 24)] * 2
+    assert sorted(path.name for path in (here / "restored").iterdir()) == ["noisy.png", "noisy.png.json"]
+
+
+# What goes wrong
+
+
+def test_broken_files_are_listed_and_the_others_restored(here, capsys):
+    save(here / "in/a.png", pixels(20, 24))
+    (here / "in/b.png").write_bytes((here / "in/a.png").read_bytes()[:60])
+    (here / "in/c.tif").write_text("no picture")
+    save(here / "in/d.jpg", pixels(20, 24, 3))
+    restored("in", code=1)
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["restored/a.png", "restored/d.jpg"]
+    last = shown.err.splitlines()[-2:]
+    assert last[0].startswith("failed: in/b.png: ") and last[1].startswith("failed: in/c.tif: ")
+    assert "Traceback" not in shown.err
+    assert sorted(path.name for path in (here / "restored").iterdir() if path.suffix != ".json") == ["a.png", "d.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nothing", "a.png"], "unknown task 'nothing'"),
+        (["denoise"], "Missing argument"),
+        (["denoise", "b.png"], "b.png: no such file"),
+        (["denoise", "a.png", "-o", "a.png"], "this is an input"),
+        (["denoise", "a.png", "-o", "."], "this is an input"),
+        (["denoise", "a.png", "--mask", "m.png"], "--mask: m.png: no such file"),
+        (["denoise", "a.png", "--genome", "nobody"], "nobody"),
+        (["denoise", "a.png", "--preset", "bets"], "bets"),
+        (["denoise", "a.png", "--sigma", "loud"], "'loud'"),
+        (["denoise", "a.png", "--sigma", "0"], "'0'"),
+        (["denoise", "a.png", "--stop", "soon"], "soon"),
+        (["denoise", "a.png", "--factor", "2"], "factor"),
+        (["denoise", "a.png", "--resume", "--overwrite"], "choose one"),
+        (["denoise", "a.png", "--reference", "b.png"], "--reference: b.png: no such file"),
+    ],
+)
+def test_a_wrong_word_is_told_before_all_else(here, capsys, words, message):
+    save(here / "a.png", pixels(20, 24))
+    before = sorted(here.iterdir())
+    assert main(["restore", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("mask", "words", "message"),
+    [
+        (None, [], "which pixels are missing?"),
+        (None, ["--mask", "alpha"], "nothing of it is transparent"),
+        (np.full((20, 24), 255, np.uint8), ["--mask", "m.png"], "leaves no pixel known"),
+        (np.zeros((20, 24), np.uint8), ["--mask", "m.png"], "no pixel is missing"),
+        (np.eye(30, dtype=np.uint8) * 255, ["--mask", "m.png"], "the mask is 30x30, but the picture is 24x20"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_an_error(here, capsys, mask, words, message):
+    save(here / "a.png", pixels(20, 24))
+    if mask is not None:
+        save(here / "m.png", mask)
+    restored("a.png", *words, code=1, task="inpaint")
+    assert message in capsys.readouterr().err
+    assert not (here / "restored").exists() or not list((here / "restored").iterdir())
+
+
+def test_a_result_that_cannot_be_written_is_told_before_the_work(here, capsys, monkeypatch):
+    monkeypatch.setattr("dipsearch.restoring.work.Work.run", lambda *_: pytest.fail("no work is to begin"))
+    save(here / "alpha.png", pixels(20, 24, 4))
+    restored("alpha.png", "-o", "flat.jpg", code=1)
+    assert "alpha.png" in capsys.readouterr().err
+
+
+def test_what_exists_is_not_overwritten_unasked(here, capsys):
+    given = save(here / "a.png", pixels(20, 24))
+    restored(given)
+    first = (here / "restored/a.png").read_bytes()
+    assert main(["restore", "denoise", given]) == 2
+    assert "restored/a.png exists" in capsys.readouterr().err
+    restored(given, "--seed", "1", "--overwrite")
+    assert (here / "restored/a.png").read_bytes() != first
+
+
+# Going on
+
+
+def test_what_is_done_with_the_same_settings_stays(here, capsys):
+    given = [save(here / f"{name}.png", pixels(20, 24, seed=number)) for number, name in enumerate("abc")]
+    restored(*given)
+    kept = {path: path.stat().st_mtime_ns for path in (here / "restored").glob("*.png")}
+    (here / "restored/b.png").write_bytes(b"torn")
+    (here / "restored/c.png.json").unlink()
+    capsys.readouterr()
+    restored(*given, "--resume")
+    shown = capsys.readouterr()
+    assert shown.out.split() == ["restored/b.png", "restored/c.png"] and "restored/a.png: done already" in shown.err
+    assert kept[here / "restored/a.png"] == (here / "restored/a.png").stat().st_mtime_ns
+    restored(*given, "--resume", "--seed", "1")  # other settings: none of them is done
+    assert len(capsys.readouterr().out.split()) == 3
+
+
+def test_an_interruption_keeps_the_best_so_far(here, capsys, monkeypatch):
+    given = save(here / "a.png", pixels(20, 24))
+    restored(given, "-o", "whole.png")
+
+    def stop(self, share):
+        if share == 0.5:
+            raise KeyboardInterrupt
+
+    from dipsearch.restoring.file import Restoration
+
+    plain = Restoration.run
+    monkeypatch.setattr(
+        Restoration, "run", lambda self, tell: plain(self, lambda now, share: (tell(now, share), stop(now, share)))
+    )
+    restored(given, code=130)
+    shown = capsys.readouterr().err
+    assert "restored/a.png is the best so far" in shown and "--resume" in shown
+    told = json.loads((here / "restored/a.png.json").read_text())
+    assert told["stop_reason"] == ["interrupted"] and not told["complete"]
+    assert read(here / "restored/a.png").shape == (20, 24)
+    monkeypatch.setattr(Restoration, "run", plain)
+    restored(given, "--resume")
+    assert np.array_equal(read(here / "restored/a.png"), read(here / "whole.png"))  # bit for bit
+    assert not Job(Path(given), here / "restored/a.png").unfinished.exists()
+
+
+@pytest.mark.slow
+def test_a_batch_that_is_killed_goes_on(here):
+    for number in range(3):
+        save(here / f"in/{number}.png", pixels(24, 24, seed=number))
+    quick = ["--genome", "./tiny.yaml", "--iterations", "400", "--device", "cpu", "--precision", "float32"]
+    words = [sys.executable, str(ROOT / "cli.py"), "restore", "denoise", "in", *quick]
+    assert subprocess.run([*words, "-o", "whole"], check=False).returncode == 0
+    kills = 0
+    while True:
+        process = subprocess.Popen([*words, "--resume"])
+        time.sleep(0.2)
+        started = time.monotonic()
+        done = len(list(here.glob("restored/*.json")))
+        while process.poll() is None and time.monotonic() - started < 60:
+            if len(list(here.glob("restored/*.json"))) > done and kills < 2:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        if process.wait() == 0:
+            break
+    assert kills >= 1
+    for number in range(3):
+        assert np.array_equal(read(here / f"restored/{number}.png"), read(here / f"whole/{number}.png"))
+    assert not [path for path in (here / "restored").iterdir() if path.suffix not in (".png", ".json")]
+
+
+# Whatever is thrown at it
+
+MODES = {"1": (), "L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,), "P": (), "CMYK": (4,), "I;16": (), "F": ()}
+SIDES = st.one_of(st.integers(16, 40), st.integers(16, 40), st.integers(16, 40), st.integers(1, 40))
+FORMATS = ["png", "jpg", "tif", "bmp", "webp"]
+
+
+def thrown(path, mode, width, height, seed):
+    """A picture of a mode in a format; whether Pillow can write that."""
+    rng = np.random.default_rng(seed)
+    if mode in ("I;16", "F"):
+        values = rng.integers(0, 65536, (height, width)).astype(np.uint16 if mode == "I;16" else np.float32)
+        made = Image.fromarray(values)
+    elif mode in ("1", "P"):
+        made = Image.fromarray(rng.integers(0, 256, (height, width), dtype=np.uint8)).convert(mode)
+    else:
+        made = Image.fromarray(rng.integers(0, 256, (height, width, *MODES[mode]), dtype=np.uint8), mode=mode)
+    try:
+        made.save(path)
+    except (OSError, KeyError, ValueError):
+        path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+@settings(max_examples=60, deadline=None)
+@given_values(
+    mode=st.sampled_from(list(MODES)),
+    form=st.sampled_from(FORMATS),
+    width=SIDES,
+    height=SIDES,
+    seed=st.integers(0, 100),
+    cut=st.one_of(st.none(), st.none(), st.none(), st.floats(0, 1)),
+    work=st.sampled_from(
+        [("denoise", "none"), ("jpeg", "none"), ("sr", "none"), ("denoise", "fits")]
+        + [("inpaint", mask) for mask in ("none", "alpha", "fits", "fits", "other", "full", "torn")]
+    ),
+)
+def test_whatever_comes_in_a_picture_or_one_line_comes_out(mode, form, width, height, seed, cut, work):
+    task, mask = work
+    with tempfile.TemporaryDirectory() as folder:
+        room = Path(folder)
+        given, output = room / f"in.{form}", room / "out"
+        if not thrown(given, mode, width, height, seed):
+            return
+        if cut is not None:
+            given.write_bytes(given.read_bytes()[: int(cut * given.stat().st_size)])
+        words = ["restore", task, str(given), "-o", str(output), "--iterations", "3", "--device", "cpu"]
+        words += ["--genome", str(write(room / "tiny.yaml", TINY)), "--precision", "float32"]
+        if mask == "alpha":
+            words += ["--mask", "alpha"]
+        elif mask != "none":
+            sizes = {"other": (33, 17)}.get(mask, (width, height))
+            holes = np.random.default_rng(seed).random(sizes[::-1]) < (1.1 if mask == "full" else 0.3)
+            Image.fromarray(holes.astype(np.uint8) * 255).save(room / "mask.png")
+            if mask == "torn":
+                (room / "mask.png").write_bytes((room / "mask.png").read_bytes()[:40])
+            words += ["--mask", str(room / "mask.png")]
+        out, told = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(told):
+            code = main(words)
+        assert "Traceback" not in told.getvalue()
+        made = sorted(path.name for path in output.glob("*") if not path.name.endswith(".unfinished"))
+        if code == 0:
+            assert made == [f"in.{form}", f"in.{form}.json"]
+            with Image.open(output / f"in.{form}") as picture:
+                picture.load()
+                factor = 4 if task == "sr" else 1
+                assert picture.size == (width * factor, height * factor)
+        else:
+            assert code in (1, 2) and made == []
+            lines = told.getvalue().splitlines()
+            assert len(lines) == 1 and lines[0].startswith(("failed: ", "error: ")), lines

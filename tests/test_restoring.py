@@ -1,0 +1,302 @@
+"""Restoring in memory: tiles, choices, noise levels, and `dipsearch.restore` on arrays and tensors."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from fits import GENOME, TINY, picture, seeded
+from hypothesis import given
+from hypothesis import strategies as st
+from studies import write
+from torch import nn
+
+import dipsearch
+from dipsearch.catalog import names
+from dipsearch.error import UsageError
+from dipsearch.fitting.engine import fit
+from dipsearch.fitting.recipe import Recipe
+from dipsearch.operator import Downsample, Identity, Mask
+from dipsearch.restoring.auto import found_genome
+from dipsearch.restoring.choice import Choice, choose
+from dipsearch.restoring.noise import estimate_sigma
+from dipsearch.restoring.tiles import OVERLAP, SMALLEST_TILE, Tile, grid, join, largest_side, part
+from dipsearch.restoring.work import Work
+from dipsearch.run import RunStore
+from dipsearch.space import load_space
+from dipsearch.task import load_task
+
+# Tiles
+
+
+@given(st.integers(16, 700), st.integers(16, 700), st.integers(SMALLEST_TILE, 300), st.sampled_from([1, 2, 4, 8]))
+def test_tiles_cover_a_picture_and_share_what_is_said(height, width, side, multiple):
+    height, width = (max(16, value // multiple * multiple) for value in (height, width))
+    tiles = grid(height, width, side, multiple)
+    covered = np.zeros((height, width), dtype=int)
+    for tile in tiles:
+        assert tile.height <= side and tile.width <= side
+        assert tile.top % multiple == tile.left % multiple == tile.height % multiple == tile.width % multiple == 0
+        assert tile.top + tile.height <= height and tile.left + tile.width <= width
+        covered[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] += 1
+    assert covered.min() == 1 or len(tiles) > 1
+    assert covered.min() >= 1
+    for starts, length in (({t.top for t in tiles}, tiles[0].height), ({t.left for t in tiles}, tiles[0].width)):
+        ordered = sorted(starts)
+        assert all(a + length - b >= OVERLAP for a, b in itertools.pairwise(ordered))
+
+
+def test_a_picture_no_larger_than_a_tile_is_one():
+    assert grid(100, 90, 100) == [Tile(0, 0, 100, 90)]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_tiles_of_a_picture_make_it_again(channels):
+    x = torch.rand(1, channels, 150, 210, generator=seeded())
+    tiles = grid(150, 210, 96)
+    assert len(tiles) == 6
+    assert torch.allclose(join(tiles, [tile.of(x) for tile in tiles], 150, 210), x, atol=1e-6)
+
+
+def test_neighbours_fade_into_each_other():
+    tiles = grid(64, 160, 96)
+    assert [tile.left for tile in tiles] == [0, 64]
+    made = join(tiles, [torch.zeros(1, 1, 64, 96), torch.ones(1, 1, 64, 96)], 64, 160)[0, 0, 30]
+    assert (made[:64] == 0).all() and (made[96:] == 1).all()
+    shared = made[64:96]
+    expected = torch.sin((torch.arange(32) + 0.5) / 32 * math.pi / 2) ** 2  # the other's share is its cosine
+    assert torch.allclose(shared, expected, atol=2e-3)
+    assert (shared.diff() > 0).all()
+
+
+def test_the_largest_tile_that_fits_is_taken():
+    assert largest_side(300, 500, lambda height, width: True) == 500
+    side = largest_side(3000, 4000, lambda height, width: height * width <= 1e6)
+    assert 700 <= side <= 1000
+    with pytest.raises(UsageError, match="64x64"):
+        largest_side(3000, 4000, lambda height, width: False)
+
+
+def test_an_operator_is_cut_with_its_picture():
+    known = (torch.rand(1, 1, 64, 64, generator=seeded()) > 0.5).float()
+    tile, x = Tile(8, 16, 32, 40), torch.rand(1, 3, 64, 64, generator=seeded(1))
+    for operator in (Identity(), Mask(known), Downsample(4)):
+        y = operator(x)
+        cut, cut_operator = part(operator, tile, y)
+        inside = cut_operator(tile.of(x))
+        assert inside.shape == cut.shape
+        margin = 2 if isinstance(operator, Downsample) else 0  # its kernel reaches beyond the tile
+        rows, columns = (slice(margin, side - margin) for side in cut.shape[-2:])
+        assert torch.allclose(inside[..., rows, columns], cut[..., rows, columns], atol=1e-6)
+    with pytest.raises(UsageError, match="cannot be cut"):
+        part(nn.Conv2d(3, 3, 1), tile, x)
+    with pytest.raises(UsageError, match="no pixel known in a tile of 40x32"):
+        part(Mask(torch.zeros(1, 1, 64, 64)), tile, x)
+
+
+def work(tmp_path, y, operator=None, side=None, **settings):
+    recipe = Recipe(**({"iterations": 10, "precision": "float32"} | settings))
+    return Work(y, operator or Identity(), Choice("tiny", GENOME, recipe), tmp_path, device="cpu", side=side)
+
+
+def test_the_fit_of_a_whole_picture_is_the_plain_one(tmp_path):
+    y = picture(40, 48)
+    (made,) = work(tmp_path, y).run()
+    plain = fit(GENOME, y, recipe=Recipe(iterations=10, precision="float32"), device="cpu")
+    assert torch.equal(made.x, plain.x) and made.stop_reason == "budget"
+
+
+def test_fits_that_are_kept_are_not_repeated(tmp_path):
+    y, seen = picture(70, 150), []
+    first = work(tmp_path, y, side=80)
+    assert len(first.tiles) == 3
+
+    def stop(tile, iteration, x):
+        if tile == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        first.run(stop)
+    made = work(tmp_path, y, side=80).run(lambda tile, iteration, x: seen.append((tile, iteration)))
+    assert seen == [(2, 10)]  # the first was done; the second was at its last iteration, and is not repeated
+    undisturbed = work(tmp_path / "other", y, side=80).run()
+    assert all(torch.equal(a.x, b.x) for a, b in zip(made, undisturbed, strict=True))
+
+
+def test_known_pixels_stay_and_a_missing_tile_is_the_observation(tmp_path):
+    known = (torch.rand(1, 1, 70, 150, generator=seeded()) > 0.5).float()
+    y = picture(70, 150) * known
+    masked = work(tmp_path, y, Mask(known), side=80)
+    x = masked.picture(torch.full((1, 3, 70, 150), 0.25))
+    assert torch.equal(x * known, y) and (x[(known == 0).expand_as(x)] == 0.25).all()
+    part_done = masked.answer({0: torch.full((1, 3, 70, 80), 0.25)})
+    assert (part_done[..., :30] == 0.25).all() and torch.allclose(part_done[..., 120:], y[..., 120:])
+
+
+def test_the_time_limit_is_shared_by_the_tiles(tmp_path):
+    assert work(tmp_path, picture(70, 150), side=80, time_limit=30).recipe.time_limit == 10
+
+
+def test_tiles_are_as_large_as_the_memory_allows(tmp_path, monkeypatch):
+    y = torch.zeros(1, 3, 512, 512)
+    assert len(work(tmp_path, y).tiles) == 1
+    monkeypatch.setattr("dipsearch.restoring.work.memory_of", lambda device: 24 * 2**20)
+    small = work(tmp_path, y)
+    assert len(small.tiles) > 1 and small._fits(small.tiles[0].height, small.tiles[0].width)
+
+
+# What is chosen
+
+TASKS = [name for name in names("tasks") if load_task(name).restore]
+
+
+def test_people_have_their_tasks():
+    assert {"denoise", "inpaint", "sr", "jpeg"} <= set(TASKS)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_preset_is_a_choice_and_a_better_one_costs_more(name):
+    task = load_task(name)
+    assert set(task.restore) == {"fast", "balanced", "best"}
+    made = [choose(task, preset).recipe for preset in ("fast", "balanced", "best")]
+    costs = [recipe.iterations * recipe.ensemble for recipe in made]
+    assert costs == sorted(set(costs))
+
+
+def test_what_is_given_wins_over_the_preset():
+    task = load_task("denoise")
+    assert choose(task).name == "denoise-small"
+    chosen = choose(task, genome="dip-library-unet", iterations=7, sigma=None)
+    assert (chosen.name, chosen.recipe.iterations) == ("dip-library-unet", 7)
+    assert chosen.recipe.learning_rate == 0.001  # which the genome brings
+    told = choose(task, sigma=12.0).recipe
+    assert (told.stop, told.sigma) == ("discrepancy", 12.0)
+    assert choose(task, sigma=12.0, stop="fixed").recipe.stop == "fixed"
+
+
+def test_a_task_without_presets_has_its_published_network(tmp_path):
+    task = load_task("denoise").model_copy(update={"restore": {}})
+    assert choose(task).name == "dip-denoise" and choose(task).recipe == task.recipe
+    with pytest.raises(UsageError, match="unknown preset 'best'"):
+        choose(task, "best")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preset": "bets"}, "unknown preset 'bets'; choose from: balanced, best, fast"),
+        ({"genome": "nobody"}, "unknown genome 'nobody'"),
+        ({"iterations": 0}, "iterations"),
+        ({"stop": "soon"}, "unknown stopping rule 'soon'"),
+    ],
+)
+def test_what_cannot_be_chosen_is_said(given, message):
+    with pytest.raises(UsageError) as error:
+        choose(load_task("denoise"), **given)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+# The level of noise
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 25, 50])
+@pytest.mark.parametrize("shape", [(1, 1, 256, 256), (1, 3, 255, 301)])
+def test_white_noise_is_measured(sigma, shape):
+    flat = torch.linspace(0.2, 0.8, shape[-1]).expand(shape)
+    noisy = flat + torch.randn(shape, generator=seeded(sigma)) * sigma / 255
+    assert estimate_sigma(noisy) * 255 == pytest.approx(sigma, rel=0.05)
+
+
+def test_a_smooth_picture_has_no_noise():
+    assert estimate_sigma(picture(128, 128)) * 255 < 0.5
+
+
+# In memory
+
+
+@pytest.fixture
+def quick(tmp_path):
+    return {"genome": str(write(tmp_path / "tiny.yaml", TINY)), "iterations": 4, "device": "cpu"}
+
+
+NUMPY = [np.uint8, np.uint16, np.float32, np.float64]
+
+
+@pytest.mark.parametrize("kind", NUMPY)
+@pytest.mark.parametrize("shape", [(20, 24), (20, 24, 1), (20, 24, 3)])
+def test_an_array_comes_back_as_it_was(quick, kind, shape):
+    y = np.random.default_rng(0).random(shape)
+    whole = np.issubdtype(kind, np.integer)
+    top = np.iinfo(kind).max if whole else 1
+    x = dipsearch.restore((y * top).astype(kind), **quick)
+    assert (x.dtype, x.shape) == (kind, shape)
+    assert x.max() <= top and x.std() > 0
+    floats = dipsearch.restore(((y * top).astype(kind) / top).astype(np.float32), **quick)
+    assert np.allclose(x / top, floats, atol=1 / top if whole else 1e-6)
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("shape", [(20, 24), (1, 20, 24), (3, 20, 24), (1, 3, 20, 24)])
+def test_a_tensor_comes_back_as_it_was(quick, kind, shape):
+    y = torch.rand(shape, generator=seeded())
+    x = dipsearch.restore((y * 255).to(kind) if kind == torch.uint8 else y.to(kind), **quick)
+    assert isinstance(x, torch.Tensor) and (x.dtype, x.shape) == (kind, shape)
+
+
+def test_the_answer_is_that_of_the_fit(quick):
+    y = picture(20, 24)
+    known = (torch.rand(1, 1, 20, 24, generator=seeded()) > 0.3).float()
+    chosen = choose(load_task("inpaint"), genome=quick["genome"], iterations=4)
+    plain = fit(chosen.genome, y * known, Mask(known), recipe=chosen.recipe, device="cpu", seed=5)
+    assert torch.equal(dipsearch.restore(y * known, Mask(known), seed=5, **quick), plain.x)
+
+
+def test_a_small_picture_becomes_a_large_one(quick):
+    assert dipsearch.restore(np.zeros((20, 24, 3), np.uint8) + 99, Downsample(4), **quick).shape == (80, 96, 3)
+
+
+def test_any_callable_is_an_operator(quick):
+    y = picture(20, 24).mean(3)[:, :, None]  # a row of columns' means
+    x = dipsearch.restore(y, lambda x: x.mean(3)[:, :, None], size=(20, 24), **quick)
+    assert x.shape == (1, 3, 20, 24)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([[0.5]], "not list"),
+        (np.zeros((2, 20, 24, 3)), "this is (2, 20, 24, 3)"),
+        (np.zeros((20, 24, 4)), "this is (20, 24, 4)"),
+        (torch.zeros(2, 3, 20, 24), "this is (2, 3, 20, 24)"),
+        (np.zeros((20, 24), np.int32), "torch.int32"),
+        (np.full((20, 24), 200.0), "reach from 200 to 200"),
+        (np.full((20, 24), np.nan), "not finite"),
+    ],
+)
+def test_what_is_no_picture_is_an_error(quick, y, message):
+    with pytest.raises(UsageError) as error:
+        dipsearch.restore(y, **quick)
+    assert message in str(error.value)
+
+
+# A search on the picture itself
+
+
+def test_a_search_on_the_picture_finds_a_genome_of_its_own(room, monkeypatch):
+    monkeypatch.setattr("dipsearch.restoring.auto.SPACE", str(room / "space.yaml"))
+    task = load_task(str(room / "task.yaml"))
+    member = load_space(str(room / "space.yaml")).sample(5)
+    usual, events = choose(task, genome=str(write(room / "usual.yaml", member.data()))), []
+    look_up = lambda: found_genome(  # noqa: E731
+        task, room / "5.png", None, usual, room / "auto", seed=0, device="cpu", watch=events.append
+    )
+    file = dipsearch.load_genome(str(look_up()))
+    first = next(event for event in events if event.kind == "end")
+    assert first.summary == usual.genome.summary()  # what would be taken without a search is tried first
+    runs, _ = RunStore(room / "auto" / "runs").load(task.name)
+    whole = {run["genome_key"]: run["held_out"] for run in runs if run["status"] == "ok"}
+    assert len(whole) > 1 and file.key() == max(whole, key=whole.get)
+    assert all(run["psnr"] is None for run in runs)  # nobody saw a clean picture
+    told = len(events)
+    assert dipsearch.load_genome(str(look_up())) == file and len(events) == told
