@@ -178,7 +178,7 @@ def test_show_genome(capsys: Captured) -> None:
 @pytest.mark.parametrize(
     ("given", "parts"),
     [
-        (["search", "--task", "dwnsample"], ["'dwnsample'", "denoise, inpaint, region, sr"]),
+        (["search", "--task", "dwnsample"], ["'dwnsample'", "denoise, inpaint, jpeg, region, sr"]),
         (["search", "--task", "denoise", "--space", "nope"], ["'nope'", "decoder, dip"]),
         (["search", "--task", "denoise", "--preset", "nope"], ["'nope'", "quick, standard, thorough"]),
         (["search", "--task", "denoise", "--sampler", "nope"], ["'nope'", "random, tpe"]),
@@ -187,7 +187,7 @@ def test_show_genome(capsys: Captured) -> None:
         (["rerun", "--task", "denoise", "--genome", "dip-jpeg", "--preset", "nope"], ["'nope'", "paper"]),
         (["show", "genome", "nope"], ["'nope'", "dip-denoise"]),
         (["show", "space", "nope"], ["'nope'", "upsampling, wide"]),
-        (["leaderboard", "--task", "nope"], ["'nope'", "denoise, inpaint, region, sr"]),
+        (["leaderboard", "--task", "nope"], ["'nope'", "denoise, inpaint, jpeg, region, sr"]),
         (["leaderboard", "--task", "denoise", "--format", "nope"], ["'nope'", "json"]),
         (["search", "--task", "./nowhere.yaml"], ["nowhere.yaml", "No such file"]),
         (["search", "--task", "denoise", "--images", "skimage:nope"], ["skimage:nope", "astronaut"]),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -18,9 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
 
-from dipsearch import photo
 from dipsearch.error import DipsearchError, UsageError
-from dipsearch.photo import FORMATS, LARGEST, Photo, check_photo, load_photo, save_photo
+from dipsearch.photo import FORMATS, LARGEST, Photo, check_photo, load_photo, png, save_photo, writer
 
 WIDTH, HEIGHT = 24, 20
 MODES = {"grey": 1, "grey-alpha": 2, "rgb": 3, "rgba": 4}
@@ -300,8 +300,8 @@ def test_grey_of_few_bits_is_spread_to_8(tmp_path: Path, depth: int) -> None:
     shades = np.stack([packed >> shift & (2**depth - 1) for shift in range(8 - depth, -1, -depth)], -1)
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
     header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, 0, 0, 0, 0)
-    chunks = photo._chunk(b"IHDR", header) + photo._chunk(b"IDAT", rows) + photo._chunk(b"IEND", b"")
-    (tmp_path / "a.png").write_bytes(photo.PNG_MAGIC + chunks)
+    chunks = png.chunk(b"IHDR", header) + png.chunk(b"IDAT", rows) + png.chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(png.MAGIC + chunks)
     loaded = load_photo(tmp_path / "a.png")
     np.testing.assert_array_equal(levels(loaded)[:, :, 0], shades.reshape(HEIGHT, WIDTH) * (255 // (2**depth - 1)))
     assert loaded.notes == (f"{depth}-bit grey: written with 8 bits",)
@@ -362,8 +362,10 @@ def test_a_deep_png_is_upright_with_its_alpha(tmp_path: Path) -> None:
     exif[274] = 6  # clockwise by 90°
     written(samples, tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(content[:33] + photo._chunk(b"eXIf", exif.tobytes()[6:]) + content[33:])
-    np.testing.assert_array_equal(levels(load_photo(tmp_path / "a.png")), np.rot90(samples, -1))
+    for place in (33, len(content) - 12):  # before and after the samples
+        chunk = png.chunk(b"eXIf", exif.tobytes()[6:])
+        (tmp_path / "a.png").write_bytes(content[:place] + chunk + content[place:])
+        np.testing.assert_array_equal(levels(load_photo(tmp_path / "a.png")), np.rot90(samples, -1))
 
 
 @pytest.mark.parametrize(
@@ -477,6 +479,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: tiff(PLAIN.astype(np.uint16), photometric="palette", colormap=np.zeros((3, 65536), np.uint16)),
         "palette",
     ),
+    "ycbcr": (lambda: tiff(made("uint8", 3), photometric="ycbcr"), "uncompressed YCbCr"),
     "thunderscan": (lambda: with_tag(tiff(PLAIN), 259, 32809), "THUNDERSCAN compression is not supported"),
     "lzw": (lambda: broken_lzw(), "not a readable picture"),
     "small-tiff": (lambda: tiff(np.zeros((15, 64), np.uint8)), "64x15 is too small"),
@@ -571,10 +574,32 @@ def test_a_colour_profile_is_not_lost_unseen(tmp_path: Path) -> None:
         check_photo(tmp_path / "b.bmp", like)
 
 
-def test_a_side_that_a_format_cannot_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "longest"), [("b.jpg", 65_500), ("b.webp", 16_383)])
+def test_the_longest_side_that_a_format_holds(tmp_path: Path, name: str, longest: int) -> None:
     like = photo_of(made("uint8", 1), tmp_path)
-    with pytest.raises(UsageError, match="17000x20 is too large for WEBP"):
-        save_photo(torch.zeros(1, 1, 20, 17000), tmp_path / "b.webp", like)
+    path, kind = tmp_path / name, FORMATS[Path(name).suffix]
+    save_photo(torch.zeros(1, 1, 16, longest), path, like)
+    with Image.open(path) as picture:
+        assert picture.size == (longest, 16)
+    path.unlink()
+    with pytest.raises(UsageError, match=f"{longest + 1}x16 is too large for {kind}; write it as PNG or TIFF"):
+        save_photo(torch.zeros(1, 1, 16, longest + 1), path, like)
+    assert files_in(tmp_path) == ["made.tif"]
+
+
+@pytest.mark.parametrize(("name", "longest"), [("b.jpg", 65_500), ("b.webp", 16_383)])
+def test_a_result_of_another_size_is_checked_by_its_own(tmp_path: Path, name: str, longest: int) -> None:
+    path, like = tmp_path / name, photo_of(made("uint8", 1), tmp_path)
+    check_photo(path, like)
+    check_photo(path, like, (longest, longest))
+    check_photo(tmp_path / "b.png", like, (16, longest + 1))
+    for height, width in ((16, longest + 1), (longest + 1, 16)):
+        with pytest.raises(UsageError, match=f"{width}x{height} is too large for {FORMATS[path.suffix]}"):
+            check_photo(path, like, (height, width))
+    wide = replace(like, x=torch.zeros(1, 1, 16, longest + 1))
+    with pytest.raises(UsageError, match="too large"):
+        check_photo(path, wide)
+    check_photo(path, wide, (8, longest))  # as of a picture that is shrunk
 
 
 WITHOUT = """
@@ -639,7 +664,7 @@ def test_a_write_that_fails_leaves_what_was_there(
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(photo, "_encode_tiff" if name == "b.tif" else "_encode_deep_png", half)
+    monkeypatch.setattr(writer, "encode_tiff" if name == "b.tif" else "encode_deep_png", half)
     with pytest.raises(DipsearchError, match="cannot be written") as caught:
         save_photo(like.x, tmp_path / name, like)
     assert str(caught.value).startswith(f"{tmp_path / name}: ") and "\n" not in str(caught.value)

@@ -274,6 +274,9 @@ def test_a_result_that_cannot_be_written_is_told_before_the_work(here, capsys, m
     save(here / "alpha.png", pixels(20, 24, 4))
     restored("alpha.png", "-o", "flat.jpg", code=1)
     assert "alpha.png" in capsys.readouterr().err
+    save(here / "long.png", pixels(16, 8200))
+    restored("long.png", "--factor", "2", "-o", "longer.webp", code=1, task="sr")
+    assert "16400x32 is too large for WEBP" in capsys.readouterr().err
 
 
 def test_what_exists_is_not_overwritten_unasked(here, capsys):

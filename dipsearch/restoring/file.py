@@ -63,6 +63,11 @@ class Settings:
     device: str = AUTO
     reference: str | None = None
 
+    @property
+    def factor(self) -> int:
+        """How many times longer than the picture's the sides of its result are."""
+        return int(getattr(self.task.operator.options, "factor", 1))
+
     def choice(self, sigma: float | None = None) -> Choice:
         """The genome and recipe for a noise level; UsageError where a name or value does not fit."""
         genome = None if self.genome == AUTO else self.genome
@@ -102,8 +107,8 @@ class Restoration:
         settings = self.settings
         self.identity = settings.identity(self.job.source)
         whole = load_photo(self.job.source)
-        check_photo(self.job.target, whole)
         self.photo = _shrunk(whole, settings.max_side)
+        check_photo(self.job.target, whole, [side * settings.factor for side in self.photo.x.shape[-2:]])
         if isinstance(settings.task.operator.options, MaskOptions):
             operator: nn.Module = Mask(_known(settings, whole, self.photo.x.shape[-2:]))
         else:
@@ -226,10 +231,8 @@ def _drawn(settings: Settings, y: Tensor) -> nn.Module:
     """What damaged a picture, by its task."""
     if settings.mask is not None:
         raise UsageError(f"--mask: the task {settings.task.name} takes none")
-    options = settings.task.operator.options
-    factor = int(getattr(options, "factor", 1))
-    like = torch.zeros(*y.shape[:2], *(side * factor for side in y.shape[-2:]))
-    return options.draw(like, torch.Generator().manual_seed(settings.seed))  # type: ignore[attr-defined,no-any-return]
+    like = torch.zeros(*y.shape[:2], *(side * settings.factor for side in y.shape[-2:]))
+    return settings.task.operator.options.draw(like, torch.Generator().manual_seed(settings.seed))  # type: ignore[attr-defined,no-any-return]
 
 
 def _known(settings: Settings, photo: Photo, size: torch.Size) -> Tensor:
