@@ -174,3 +174,23 @@ def test_both_colour_schemes_have_contrast(browser, scheme):
     told = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
     ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in browser.execute_script(told))
     assert abs(ink - paper) > 500 and (ink < paper) == (scheme == "light")
+
+
+def test_a_printed_table_is_whole(browser):
+    if browser.execute_script("return window.innerWidth") < 1000:
+        pytest.skip("narrower than a sheet of paper")
+    whole = (
+        "return [...document.querySelectorAll('.board > .scroll')]"
+        ".map(each => [each.scrollWidth - each.clientWidth, each.querySelector('tr.filters').offsetHeight])"
+    )
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    # A4 landscape without its margins, at 96 pixels an inch
+    metrics = {"width": 1040, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        tables = browser.execute_script(whole)
+        assert tables and all(beyond <= 0 and filters == 0 for beyond, filters in tables)
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        metrics |= {"width": max(WIDTHS), "height": WIDTHS[max(WIDTHS)]}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)

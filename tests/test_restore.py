@@ -148,6 +148,8 @@ def test_holes_are_filled_and_all_else_stays(here):
     restored("torn.png", "--mask", "known.png", "--invert-mask", "-o", "inverted.png", task="inpaint")
     assert np.array_equal(read(here / "inverted.png"), made)
     restored("alpha.png", "--mask", "alpha", task="inpaint")
+    restored("alpha.png", "--mask", "alpha", "-o", "flat.jpg", task="inpaint")  # nothing transparent is left
+    assert read(here / "flat.jpg").shape == (20, 24, 3)
     filled = read(here / "restored/alpha.png")
     assert np.array_equal(filled[:, :, :3], made) and (filled[:, :, 3] == 255).all()
 

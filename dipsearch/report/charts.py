@@ -20,6 +20,9 @@ BLUE, RED = "#3b7ea8", "#d1603d"
 MOST = 500  # points of a chart
 DEEPEST = 6.0  # dB below the best, where a chart ends
 POINTS = 150  # of a curve
+OFFSETS = (4, -10, 13, -19)  # of a point's name, in printer's points: the first that is free
+LABEL = (0.18, 0.035)  # width and height of a name, as shares of a chart
+LABEL_POINTS = 230.0  # height of a chart, in printer's points
 
 
 def inline(figure: "Figure", name: str, told: str) -> Markup:
@@ -82,10 +85,6 @@ def against(table: pd.DataFrame, cost: str, label: str, name: str, link: str) ->
     urls = [f"{link}{subject}" for subject in shown["subject"]]
     axes.scatter(shown[cost], shown["psnr"], s=26, c=colours, zorder=2, urls=urls)
     labelled = pd.concat([front, shown.head(3)]).drop_duplicates("subject") if len(shown) > 12 else shown
-    for row in labelled.head(20).to_dict("records"):
-        axes.annotate(
-            _plain(str(row["name"])), (row[cost], row["psnr"]), xytext=(4, 4), textcoords="offset points", fontsize=7
-        )
     lowest = max(shown["psnr"].min(), shown["psnr"].max() - DEEPEST)
     span = max(shown["psnr"].max() - lowest, 0.2)
     for row in table[table["rank"].notna() & table["genome"].isna()].to_dict("records"):
@@ -93,8 +92,9 @@ def against(table: pd.DataFrame, cost: str, label: str, name: str, link: str) ->
             axes.axhline(row["psnr"], color="#8888", linewidth=0.8, linestyle="--")
             place = (0.01, row["psnr"])
             axes.annotate(_plain(str(row["name"])), place, xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
-    axes.set_ylim(lowest - 0.15 * span, axes.get_ylim()[1])
+    axes.set_ylim(lowest - 0.15 * span, axes.get_ylim()[1] + 0.1 * span)
     axes.set_xscale("log")
+    _label_points(axes, labelled.head(20), cost)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -186,6 +186,21 @@ def _thin(xs: list[float], ys: list[float], *, log: bool) -> list[tuple[float, f
 
 def _both(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
+
+
+def _label_points(axes: "Axes", rows: pd.DataFrame, cost: str) -> None:
+    """Names beside points, above or below, where no name stands yet."""
+    taken: list[tuple[float, float]] = []
+    for row in rows.sort_values("psnr", ascending=False).to_dict("records"):
+        across, up = axes.transLimits.transform(axes.transScale.transform((row[cost], row["psnr"])))
+        heights = {offset: up + offset / LABEL_POINTS for offset in OFFSETS}
+        near = [y for x, y in taken if abs(across - x) < LABEL[0]]
+        free = (offset for offset in OFFSETS if all(abs(heights[offset] - y) > LABEL[1] for y in near))
+        down = next(free, OFFSETS[0])
+        taken.append((across, heights[down]))
+        axes.annotate(
+            _plain(str(row["name"])), (row[cost], row["psnr"]), xytext=(5, down), textcoords="offset points", fontsize=7
+        )
 
 
 def _plain(words: str) -> str:

@@ -108,13 +108,13 @@ class Restoration:
         self.identity = settings.identity(self.job.source)
         whole = load_photo(self.job.source)
         self.photo = _shrunk(whole, settings.max_side)
-        check_photo(self.job.target, whole, [side * settings.factor for side in self.photo.x.shape[-2:]])
         if isinstance(settings.task.operator.options, MaskOptions):
             operator: nn.Module = Mask(_known(settings, whole, self.photo.x.shape[-2:]))
         else:
             operator = _drawn(settings, self.photo.x)
         if settings.mask == ALPHA and whole.alpha is not None:  # used up: nothing is transparent any more
             self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.high))
+        check_photo(self.job.target, self.photo, [side * settings.factor for side in self.photo.x.shape[-2:]])
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
         self.sigma = settings.sigma
         if settings.sigma == AUTO:
