@@ -208,6 +208,22 @@ def test_how_far_it_is_can_be_looked_at(here, monkeypatch):
     assert sorted(path.name for path in (here / "restored").iterdir()) == ["noisy.png", "noisy.png.json"]
 
 
+def test_a_picture_may_come_and_go_by_pipes(here):
+    given = save(here / "noisy.jpg", pixels(20, 24, 3))
+    restored(given, "-o", "file.png")
+    quick = ["--genome", "./tiny.yaml", "--iterations", "20", "--device", "cpu", "--precision", "float32"]
+    words = [sys.executable, str(ROOT / "cli.py"), "restore", "denoise", "-", "-o", "-", "--quiet", *quick]
+    made = subprocess.run(words, input=Path(given).read_bytes(), capture_output=True, check=True)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(made.stdout))), read(here / "file.png"))
+    assert not (here / "restored").exists()
+
+
+def test_quiet_says_only_what_was_made(here, capsys):
+    restored(save(here / "a.png", pixels(20, 24)), "--quiet")
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("restored/a.png\n", "")
+
+
 # What goes wrong
 
 
@@ -233,6 +249,7 @@ def test_broken_files_are_listed_and_the_others_restored(here, capsys):
         (["denoise", "b.png"], "b.png: no such file"),
         (["denoise", "a.png", "-o", "a.png"], "this is an input"),
         (["denoise", "a.png", "-o", "."], "this is an input"),
+        (["denoise", "a.png", "-", "-o", "out"], "one picture, but there are several"),
         (["denoise", "a.png", "--mask", "m.png"], "--mask: m.png: no such file"),
         (["denoise", "a.png", "--genome", "nobody"], "nobody"),
         (["denoise", "a.png", "--preset", "bets"], "bets"),

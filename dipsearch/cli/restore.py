@@ -1,18 +1,26 @@
 """`dipsearch restore`."""
 
 import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dipsearch.cli import options
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 
 if TYPE_CHECKING:
     from dipsearch.cli.terminal import Reporter
     from dipsearch.restoring.batch import Job
-    from dipsearch.restoring.file import Restoration
+    from dipsearch.restoring.file import Restoration, Settings
+
+PIPE = "-"  # standard input or output
 
 
 class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versions only
@@ -42,7 +50,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
     type=click.Path(path_type=Path),
     default=Path("restored"),
     show_default=True,
-    help="A folder; for one picture, it may be a file.",
+    help="A folder; for one picture, it may be a file, or -: a PNG on standard output.",
 )
 @click.option("--preset", default="balanced", show_default=True, help="fast, balanced or best.")
 @click.option("--genome", metavar="NAME", help="A name or a file; auto: a search on the picture first.")
@@ -65,6 +73,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option("--resume", is_flag=True, help="Go on: what is done with the same settings stays.")
 @click.option("--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each picture on standard output.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing while it works.")
 @click.option("--threads", type=click.IntRange(1), help="Of the processor.  [default: all]")
 @options.precision
 @options.seed
@@ -96,12 +105,13 @@ def restore(
     resume: bool,
     overwrite: bool,
     as_json: bool,
+    quiet: bool,
     threads: int | None,
     precision: str | None,
     seed: int,
     device: str,
 ) -> int:
-    """Restore your own pictures: files, folders or patterns.
+    """Restore your own pictures: files, folders, patterns, or - for standard input.
 
     \b
     dipsearch restore denoise noisy.png
@@ -112,14 +122,11 @@ def restore(
     TASK is denoise, inpaint, region, sr, jpeg or a YAML file. A result has the form of its picture: size, depth,
     colours, transparency, profile. Beside it, a .json file says how it was made.
     """
-    import time
-
     import torch
 
     from dipsearch.cli.terminal import reporting
-    from dipsearch.error import DipsearchError
     from dipsearch.restoring.batch import jobs
-    from dipsearch.restoring.file import ALPHA, Restoration, Settings
+    from dipsearch.restoring.file import ALPHA, Settings
     from dipsearch.task import load_task
 
     if resume and overwrite:
@@ -138,48 +145,97 @@ def restore(
     }  # fmt: skip
     settings = Settings(task, preset, genome, recipe, sigma, mask, invert_mask, max_side, tile, seed, device, reference)
     settings.choice(sigma if isinstance(sigma, float) else None)  # a wrong name or value is told before all else
-    ending = f".{extension.removeprefix('.')}" if extension else ""
-    work = jobs(inputs, output, recursive=recursive, suffix=suffix, extension=ending)
-    if reference is not None and len(work) > 1:
-        raise UsageError("--reference: the clean picture of one picture, but there are several")
-    if not (resume or overwrite) and (there := [job.target for job in work if job.target.exists()]):
-        raise UsageError(f"{there[0]} exists; --resume keeps what is done, --overwrite replaces it")
-    failures: list[str] = []
-    with reporting() as reporter:
-        for number, job in enumerate(work):
-            seen = time.monotonic()
-
-            def tell(now: "Restoration", share: float, number: int = number) -> None:
-                nonlocal seen
-                text = f"{number + 1}/{len(work)}  {now.job.source.name}  {now.state}"
-                reporter.update(number + share, len(work), text)
-                if preview_every and time.monotonic() - seen > preview_every:
-                    now.preview()
-                    seen = time.monotonic()
-
-            restoration = None
-            try:
-                if resume and job.done(settings.identity(job.source)):
-                    job.tidy()  # what a kill between the last two steps left
-                    reporter.line(f"{job.target}: done already")
+    with _piped(inputs, output) as (inputs, output, result):
+        ending = f".{extension.removeprefix('.')}" if extension else ""
+        work = jobs(inputs, output, recursive=recursive, suffix=suffix, extension=ending)
+        if reference is not None and len(work) > 1:
+            raise UsageError("--reference: the clean picture of one picture, but there are several")
+        if not (resume or overwrite) and (there := [job.target for job in work if job.target.exists()]):
+            raise UsageError(f"{there[0]} exists; --resume keeps what is done, --overwrite replaces it")
+        failures: list[str] = []
+        with reporting(quiet=quiet) as reporter:
+            batch = _Batch(reporter, settings, len(work), resume, compare, preview_every)
+            for number, job in enumerate(work):
+                try:
+                    told = batch.restore(number, job)
+                except KeyboardInterrupt:
+                    batch.keep_best(command)
+                    return options.INTERRUPTED
+                except DipsearchError as error:
+                    failures.append(_one_line(job, error))
+                    if number + 1 < len(work):  # all are listed at the end
+                        reporter.line(f"failed: {failures[-1]}")
                     continue
-                restoration = Restoration(job, settings, reporter.trial)
-                told = restoration.run(tell)
-            except DipsearchError as error:
-                failures.append(_one_line(job, error))
-                if number + 1 < len(work):  # all are listed at the end
-                    reporter.line(f"failed: {failures[-1]}")
-                continue
-            except KeyboardInterrupt:
-                _say_interrupted(reporter, restoration, command, resume=resume)
-                return options.INTERRUPTED
-            if compare:
-                restoration.strip()
-            reporter.line(_summary(job, told))
-            click.echo(json.dumps(told) if as_json else str(job.target))
+                if told is not None:
+                    reporter.line(_summary(job, told))
+                    click.echo(json.dumps(told) if as_json else str(job.target), err=result is not None)
+        if result is not None and not failures:
+            click.echo(result.read_bytes(), nl=False)
     for failure in failures:
         click.echo(f"failed: {failure}", err=True)
     return 1 if failures else 0
+
+
+@contextmanager
+def _piped(inputs: tuple[str, ...], output: Path) -> Iterator[tuple[tuple[str, ...], Path, Path | None]]:
+    """Files in place of standard input and output (`-`), and the one that is to be printed, if any."""
+    if PIPE not in (*inputs, str(output)):
+        yield inputs, output, None
+        return
+    if len(inputs) > 1:
+        raise UsageError("-: standard input or output is one picture, but there are several inputs")
+    with TemporaryDirectory() as folder:
+        if inputs[0] == PIPE:
+            given = Path(folder) / "stdin.png"  # whatever it is: the content tells
+            given.write_bytes(sys.stdin.buffer.read())
+            inputs = (str(given),)
+        printed = Path(folder) / "stdout.png"
+        yield (inputs, printed, printed) if str(output) == PIPE else (inputs, output, None)
+
+
+@dataclass
+class _Batch:
+    """Pictures that are restored one after the other, and what is said of it."""
+
+    reporter: "Reporter"
+    settings: "Settings"
+    count: int
+    resume: bool
+    compare: bool
+    preview_every: float | None
+    now: "Restoration | None" = None
+    seen: float = 0.0
+
+    def restore(self, number: int, job: "Job") -> dict[str, Any] | None:
+        """The record of a picture; None where it is done already."""
+        from dipsearch.restoring.file import Restoration
+
+        self.now, self.seen = None, time.monotonic()
+        if self.resume and job.done(self.settings.identity(job.source)):
+            job.tidy()  # what a kill between the last two steps left
+            self.reporter.line(f"{job.target}: done already")
+            return None
+        self.now = Restoration(job, self.settings, self.reporter.trial)
+        told = self.now.run(lambda now, share: self._tell(now, number, share))
+        if self.compare:
+            self.now.strip()
+        return told
+
+    def _tell(self, now: "Restoration", number: int, share: float) -> None:
+        text = f"{number + 1}/{self.count}  {now.job.source.name}  {now.state}"
+        self.reporter.update(number + share, self.count, text)
+        if self.preview_every and time.monotonic() - self.seen > self.preview_every:
+            now.preview()
+            self.seen = time.monotonic()
+
+    def keep_best(self, command: str) -> None:
+        """Write the best so far, and say how to go on."""
+        again = command if self.resume else f"{command} --resume"
+        kept = "nothing of this picture is done yet"
+        if self.now is not None and self.now.answers:
+            self.now.write({"complete": False, "stop_reason": ["interrupted"]})
+            kept = f"{self.now.job.target} is the best so far"
+        self.reporter.line(f"\ninterrupted; {kept}. Go on with:\n  {again}")
 
 
 def _one_line(job: "Job", error: Exception) -> str:
@@ -195,13 +251,3 @@ def _summary(job: "Job", told: dict[str, Any]) -> str:
     stopped = f"stopped at {max(told['iterations'])} ({', '.join(told['stop_reason'])})"
     words = (str(job.target), stopped, f"fit {told['fit_db']:.2f} dB", judged, noise, parts, *told["notes"])
     return "  ".join(word for word in (*words, f"{told['seconds']:.0f} s") if word)
-
-
-def _say_interrupted(reporter: "Reporter", restoration: "Restoration | None", command: str, *, resume: bool) -> None:
-    """Keep the best so far, and say how to go on."""
-    again = command if resume else f"{command} --resume"
-    kept = "nothing of this picture is done yet"
-    if restoration is not None and restoration.answers:
-        restoration.write({"complete": False, "stop_reason": ["interrupted"]})
-        kept = f"{restoration.job.target} is the best so far"
-    reporter.line(f"\ninterrupted; {kept}. Go on with:\n  {again}")

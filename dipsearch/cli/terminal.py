@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dipsearch.search.study import Event
     from dipsearch.task import Observation
 
-PLAIN_EVERY = 30.0  # seconds between plain lines of one long fit
+PLAIN_EVERY = 10.0  # seconds between plain lines of one long fit
 
 
 def duration(seconds: float) -> str:
@@ -79,10 +79,10 @@ class Reporter:
 
 
 @contextmanager
-def reporting() -> Iterator[Reporter]:
-    """A Reporter on stderr for as long as the work lasts."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
+def reporting(*, quiet: bool = False) -> Iterator[Reporter]:
+    """A Reporter on stderr for as long as the work lasts; a quiet one says nothing."""
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal or quiet:
         yield Reporter(console, None, None)
         return
     columns = [
