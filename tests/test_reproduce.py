@@ -73,6 +73,20 @@ def test_the_protocols_are_those_of_papers_and_code():
     assert (sgld["iterations"], sgld["burn_in"], sgld["thinning"], sgld["weight_noise"]) == (20000, 7000, 50, 2)
 
 
+def test_several_tables_are_made_one_after_the_other(tmp_path, capsys):
+    given = ["--scale", "smoke", "--budget", "0", "--out", str(tmp_path)]
+    assert main(["reproduce", "set9-25", "jpeg", *given]) == 0
+    both = capsys.readouterr().out
+    alone = ""
+    for name in ("set9-25", "jpeg"):
+        assert main(["reproduce", name, *given]) == 0
+        alone += capsys.readouterr().out
+    assert both == alone
+    assert main(["reproduce", "set9-25", "jpeg", *given, "-o", str(tmp_path / "one.md")]) == 2
+    assert "there are several" in capsys.readouterr().err
+    assert main(["reproduce", "set9-25", "jpg", *given]) == 2
+
+
 def test_only_the_code_pads_barbara():
     assert plan(load_table("bernoulli11")).effort.padding == {}
     assert plan(load_table("bernoulli11"), sides={"padding": "code"}).effort.padding == {"bernoulli11:barbara": 1}

@@ -208,6 +208,7 @@ def test_how_far_it_is_can_be_looked_at(here, monkeypatch):
     assert sorted(path.name for path in (here / "restored").iterdir()) == ["noisy.png", "noisy.png.json"]
 
 
+@pytest.mark.slow
 def test_a_picture_may_come_and_go_by_pipes(here):
     given = save(here / "noisy.jpg", pixels(20, 24, 3))
     restored(given, "-o", "file.png")

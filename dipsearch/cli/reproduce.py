@@ -11,7 +11,7 @@ from dipsearch.cli.rerun import fit_all
 
 
 @click.command()
-@click.argument("table", required=False)
+@click.argument("tables", nargs=-1, metavar="TABLE...")
 @click.option("--list", "listed", is_flag=True, help="List the tables.")
 @click.option(
     "--scale",
@@ -41,7 +41,7 @@ from dipsearch.cli.rerun import fit_all
 @click.pass_obj
 def reproduce(
     command: str,
-    table: str | None,
+    tables: tuple[str, ...],
     listed: bool,
     scale: str,
     pictures: tuple[str, ...],
@@ -57,14 +57,16 @@ def reproduce(
     output: Path | None,
     out: Path,
 ) -> int:
-    """Run a published table again, and print published and own numbers side by side.
+    """Run published tables again, and print published and own numbers side by side.
 
-    TABLE is a name (--list), or a YAML file. Fits that exist are not repeated, so the same command goes on after an
-    interruption; with --budget 0 it only shows what there is.
+    Each TABLE is a name (--list), or a YAML file. Fits that exist are not repeated, so the same command goes on after
+    an interruption; with --budget 0 it only shows what there is.
     """
+    import time
+
     from dipsearch import catalog
     from dipsearch.atomic import write_atomically
-    from dipsearch.cli.terminal import reporting
+    from dipsearch.cli.terminal import going_on, reporting
     from dipsearch.error import UsageError
     from dipsearch.report.reproduction import FORMATS
     from dipsearch.reproduce.outcome import outcome
@@ -73,7 +75,7 @@ def reproduce(
     from dipsearch.search.evaluation import Protocol
     from dipsearch.search.rerun import Rerun
 
-    if listed or table is None:
+    if listed or not tables:
         for name in catalog.names("tables"):
             click.echo(f"{name:<18}{load_table(name).about}")
         click.echo(
@@ -82,34 +84,37 @@ def reproduce(
         if listed:
             return 0
         raise UsageError("which table? Give one of these names")
-    planned = plan(
-        load_table(table),
-        scale,
-        sides=followed,
-        pictures=list(pictures),
-        rows=list(rows),
-        seeds=seeds,
-        precision=precision,
-    )
-    protocol = Protocol(planned.task, planned.effort, scale, "reproduce", planned.task.recipe, device)
-    work = Rerun(protocol, planned.candidates, RunStore(out / "runs"), seed, planned.effort.seeds, part)
-    with reporting() as reporter:
-        try:
-            failures = fit_all(reporter, work, command, budget) if budget else []
-        except KeyboardInterrupt:
-            reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
-            return options.INTERRUPTED
-    made = outcome(planned, work)
-    text = FORMATS[form](made)
+    if output is not None and len(tables) > 1:
+        raise UsageError("--output: a file for one table, but there are several")
+    planned = [  # of all, so that a wrong name is told before a fit
+        plan(
+            load_table(table),
+            scale,
+            sides=followed,
+            pictures=list(pictures),
+            rows=list(rows),
+            seeds=seeds,
+            precision=precision,
+        )
+        for table in tables
+    ]
+    until, failures, text = time.monotonic() + budget, list[str](), ""
+    for each in planned:
+        protocol = Protocol(each.task, each.effort, scale, "reproduce", each.task.recipe, device)
+        work = Rerun(protocol, each.candidates, RunStore(out / "runs"), seed, each.effort.seeds, part)
+        if budget:
+            with reporting() as reporter, going_on(reporter, command):
+                failures += fit_all(reporter, work, command, max(0.0, until - time.monotonic()))
+        text = FORMATS[form](outcome(each, work))
+        click.echo(text, nl=False)
     if output is not None:
         again = _command(
-            table, scale, picture=pictures, row=rows, follow=[f"{name}={side}" for name, side in followed.items()],
+            tables[0], scale, picture=pictures, row=rows, follow=[f"{name}={side}" for name, side in followed.items()],
             seeds=[str(seeds)] if seeds else [], seed=[str(seed)] if seed else [],
             precision=[precision] if precision else [],
         )  # fmt: skip
         told = f"{text}- Made by `{again}`.\n" if form == "md" else text
         write_atomically(output, lambda temporary: temporary.write_text(told, encoding="utf-8"))
-    click.echo(text, nl=False)
     return 1 if failures else 0
 
 
