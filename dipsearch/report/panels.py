@@ -12,7 +12,7 @@ from dipsearch.reproduce.figures import Cell
 from dipsearch.reproduce.trace import Trace, Watched
 
 COLOURS = ("#31688e", "#d1603d", "#6b6b6b", "#35b779", "#7b3294")
-SIDE = 2.2  # inches a picture
+SIDE, TITLE = 2.2, 0.5  # inches: of a picture, and what stands above it
 
 
 def draw_curves(traces: list[Trace], watched: list[Watched], path: Path) -> None:
@@ -42,8 +42,9 @@ def told(traces: list[Trace], watched: list[Watched]) -> str:
 def draw_cells(rows: list[list[Cell]], path: Path) -> None:
     """Rows of pictures, each with its label above."""
     columns = max(map(len, rows))
-    canvas = Canvas(figsize=(SIDE * columns, (SIDE + 0.45) * len(rows)), layout="constrained", dpi=150)
-    grid = canvas.subplots(len(rows), columns, squeeze=False)
+    heights = [SIDE * max(cell.x.shape[-2] / cell.x.shape[-1] for cell in row) + TITLE for row in rows]
+    canvas = Canvas(figsize=(SIDE * columns, sum(heights)), layout="constrained", dpi=150)
+    grid = canvas.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
         axes.set_axis_off()
     for line, row in zip(grid, rows, strict=True):
