@@ -154,6 +154,17 @@ def test_holes_are_filled_and_all_else_stays(here):
     assert np.array_equal(filled[:, :, :3], made) and (filled[:, :, 3] == 255).all()
 
 
+def test_transparency_of_floats_is_a_mask_too(here):
+    alpha = np.ones((20, 24), np.float32)
+    alpha[4:9, 6:12] = 0.1
+    colour = pixels(20, 24, 3).astype(np.float32) * 40  # whose range says nothing of alpha's
+    tifffile.imwrite(here / "a.tif", np.dstack([colour, alpha]), photometric="rgb", extrasamples=["unassalpha"])
+    restored("a.tif", "--mask", "alpha", task="inpaint")
+    made = tifffile.imread(here / "restored/a.tif")
+    assert (made[:, :, 3] == 1).all() and np.allclose(made[alpha == 1][:, :3], colour[alpha == 1], rtol=1e-5)
+    assert not np.allclose(made[4:9, 6:12, :3], colour[4:9, 6:12])
+
+
 def test_a_large_picture_is_made_in_tiles_or_shrunk(here, capsys):
     save(here / "large.png", pixels(100, 140, 3))
     restored("large.png", "--tile", "80", "--json")
@@ -287,6 +298,24 @@ def test_a_mask_that_does_not_fit_is_an_error(here, capsys, mask, words, message
     restored("a.png", *words, code=1, task="inpaint")
     assert message in capsys.readouterr().err
     assert not (here / "restored").exists() or not list((here / "restored").iterdir())
+
+
+def test_a_reference_of_another_size_is_told_before_the_work(here, capsys, monkeypatch):
+    monkeypatch.setattr("dipsearch.restoring.work.Work.run", lambda *_: pytest.fail("no work is to begin"))
+    save(here / "a.png", pixels(20, 24))
+    restored("a.png", "--reference", save(here / "b.png", pixels(24, 20)), code=1)
+    assert "differ in size: 20x24 and 24x20" in capsys.readouterr().err
+
+
+def test_a_mask_is_shrunk_with_its_picture(here):
+    holes = np.zeros((80, 96), np.uint8)
+    holes[17, 33] = 255  # one pixel: its whole neighbourhood is lost
+    save(here / "holes.png", holes)
+    save(here / "a.png", given := pixels(80, 96))
+    restored("a.png", "--mask", "holes.png", "--max-side", "48", task="inpaint")
+    small = given.reshape(40, 2, 48, 2).mean((1, 3))
+    changed = np.abs(read(here / "restored/a.png") - small) > 0.51
+    assert changed.sum() <= 1 and not np.delete(changed.ravel(), 8 * 48 + 16).any()
 
 
 def test_a_result_that_cannot_be_written_is_told_before_the_work(here, capsys, monkeypatch):

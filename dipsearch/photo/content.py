@@ -40,6 +40,11 @@ class Photo:
     dpi: tuple[float, float] | None
     notes: tuple[str, ...]
 
+    @property
+    def opaque(self) -> float:
+        """The alpha of what is not transparent at all."""
+        return 1.0 if self.dtype in FLOATS else self.high
+
 
 @dataclass(frozen=True)
 class Raster:

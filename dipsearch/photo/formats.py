@@ -60,8 +60,7 @@ def _lacking(kind: str, like: Photo) -> str | None:
     """What a format cannot hold of a picture, in words; None: it holds all."""
     if like.dtype not in DEPTHS[kind]:
         return f"{like.dtype} samples"
-    opaque = 1.0 if like.dtype in FLOATS else like.high
-    if kind in NO_ALPHA and like.alpha is not None and (like.alpha != opaque).any():
+    if kind in NO_ALPHA and like.alpha is not None and (like.alpha != like.opaque).any():
         return "transparency"
     if kind in NO_PROFILE and like.icc:
         return "colour profile"

@@ -109,24 +109,27 @@ class Restoration:
         whole = load_photo(self.job.source)
         self.photo = _shrunk(whole, settings.max_side)
         if isinstance(settings.task.operator.options, MaskOptions):
-            operator: nn.Module = Mask(_known(settings, whole, self.photo.x.shape[-2:]))
+            known = _known(settings, whole)
+            operator: nn.Module = Mask(_shrunk_mask(known, self.photo.x.shape[-2:]))
         else:
-            operator = _drawn(settings, self.photo.x)
+            known, operator = None, _drawn(settings, self.photo.x)
         if settings.mask == ALPHA and whole.alpha is not None:  # used up: nothing is transparent any more
-            self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.high))
-        check_photo(self.job.target, self.photo, [side * settings.factor for side in self.photo.x.shape[-2:]])
+            self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.opaque))
+        size = [side * settings.factor for side in self.photo.x.shape[-2:]]
+        check_photo(self.job.target, self.photo, size)
+        self.clean = _clean(settings.reference, (1, self.photo.x.shape[1], *size))
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
         self.sigma = settings.sigma
         if settings.sigma == AUTO:
             self.sigma = max(255 * estimate_sigma(self.y), 0.1)
         folder = self.job.unfinished / hashed(self.identity)
-        self.choice = self._choice(folder, operator)
+        self.choice = self._choice(folder, known)
         self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
         self.answers: dict[int, Tensor] = {}
         self.iteration, self.fit_db = 0, float("nan")
         self.started = time.monotonic()
 
-    def _choice(self, folder: Path, operator: nn.Module) -> Choice:
+    def _choice(self, folder: Path, known: Tensor | None) -> Choice:
         """The genome and recipe, for this picture's noise; found by a search on it, where that is wanted."""
         sigma = None if self.sigma is None else float(self.sigma)
         settings, usual = self.settings, self.settings.choice(sigma)
@@ -136,7 +139,7 @@ class Restoration:
         file = found_genome(
             settings.task,
             self.job.source,
-            operator.known if isinstance(operator, Mask) else None,
+            known,
             usual,
             folder / "search",
             seed=settings.seed,
@@ -215,16 +218,21 @@ class Restoration:
 
     def _judged(self, x: Tensor) -> dict[str, float]:
         """PSNR and SSIM, where the clean picture is known."""
-        if self.settings.reference is None:
+        if self.clean is None:
             return {}
-        clean = read(self.settings.reference, grey=x.shape[1] == 1)
-        if clean.shape != x.shape:
-            sizes = " and ".join(f"{each.shape[3]}x{each.shape[2]}" for each in (clean, x))
-            raise UsageError(
-                f"{self.settings.reference}: the reference and the restored picture differ in size: {sizes}"
-            )
         metric = "gray" if x.shape[1] == 1 else "rgb"
-        return {"psnr": round(psnr(x, clean, metric), 3), "ssim": round(ssim(x, clean, metric), 4)}
+        return {"psnr": round(psnr(x, self.clean, metric), 3), "ssim": round(ssim(x, self.clean, metric), 4)}
+
+
+def _clean(reference: str | None, shape: tuple[int, ...]) -> Tensor | None:
+    """The reference, if there is one, in the shape of the result."""
+    if reference is None:
+        return None
+    clean = read(reference, grey=shape[1] == 1)
+    if clean.shape != shape:
+        sizes = " and ".join(f"{width}x{height}" for *_, height, width in (clean.shape, shape))
+        raise UsageError(f"{reference}: the reference and the result differ in size: {sizes}")
+    return clean
 
 
 def _drawn(settings: Settings, y: Tensor) -> nn.Module:
@@ -235,23 +243,21 @@ def _drawn(settings: Settings, y: Tensor) -> nn.Module:
     return settings.task.operator.options.draw(like, torch.Generator().manual_seed(settings.seed))  # type: ignore[attr-defined,no-any-return]
 
 
-def _known(settings: Settings, photo: Photo, size: torch.Size) -> Tensor:
-    """(1, 1, *size), 1 where a pixel is known; of a picture that is shrunk, where all that it was made of are."""
+def _known(settings: Settings, photo: Photo) -> Tensor:
+    """(1, 1, H, W), 1 where a pixel of a picture is known."""
     height, width = photo.x.shape[-2:]
     if settings.mask is None:
         raise UsageError("which pixels are missing? --mask FILE, white where they are, or --mask alpha")
     if settings.mask == ALPHA:
         if photo.alpha is None:
             raise UsageError("--mask alpha: nothing of it is transparent")
-        known = torch.from_numpy((photo.alpha > (photo.low + photo.high) / 2).astype(np.float32))[None, None]
+        known = torch.from_numpy((photo.alpha > photo.opaque / 2).astype(np.float32))[None, None]
     else:
         known = read_mask(settings.mask)
         if known.shape[-2:] != (height, width):
             sizes = f"{known.shape[-1]}x{known.shape[-2]}, but the picture is {width}x{height}"
             raise UsageError(f"{settings.mask}: the mask is {sizes}")
     known = 1 - known if settings.invert_mask else known
-    if known.shape[-2:] != size:
-        known = (F.interpolate(known, tuple(size), mode="area") > 1 - 1e-6).float()
     if not known.any():
         raise UsageError(f"{settings.mask}: the mask leaves no pixel known (white is missing; --invert-mask turns it)")
     if known.all():
@@ -259,6 +265,16 @@ def _known(settings: Settings, photo: Photo, size: torch.Size) -> Tensor:
             f"{settings.mask}: no pixel is missing by this mask (white is missing; --invert-mask turns it)"
         )
     return known
+
+
+def _shrunk_mask(known: Tensor, size: torch.Size) -> Tensor:
+    """The mask of a picture that was shrunk: a pixel is known where all that it was made of are."""
+    if known.shape[-2:] == size:
+        return known
+    small = (F.interpolate(known, tuple(size), mode="area") > 1 - 1e-6).float()
+    if not small.any():
+        raise UsageError("the mask leaves no pixel known, once the picture is shrunk")
+    return small
 
 
 def _shrunk(photo: Photo, max_side: int | None) -> Photo:

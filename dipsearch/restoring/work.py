@@ -13,6 +13,7 @@ from dipsearch.fitting.device import memory_of, pick_device
 from dipsearch.fitting.engine import start
 from dipsearch.fitting.loop import Fit
 from dipsearch.fitting.plan import USABLE, bytes_of
+from dipsearch.fitting.recipe import AUTO
 from dipsearch.kept import Kept
 from dipsearch.metric import from_mse
 from dipsearch.network.build import cost
@@ -55,7 +56,7 @@ class Work:
     def _fits(self, height: int, width: int) -> bool:
         """Whether a tile's fits are predicted to fit into the memory."""
         device, recipe, channels = pick_device(self.device), self.choice.recipe, self.y.shape[1]
-        precision = "float32" if recipe.precision == "float32" else "bfloat16"
+        precision = "float32" if recipe.precision == AUTO else recipe.precision
         least = cost(self.choice.genome, height, width, channels, precision, recompute=True).memory
         beside = bytes_of(recipe, channels * height * width)
         return recipe.ensemble * (least + beside) <= USABLE * memory_of(device)
