@@ -126,7 +126,8 @@ def restore(
 
     from dipsearch.cli.terminal import reporting
     from dipsearch.restoring.batch import jobs
-    from dipsearch.restoring.file import ALPHA, Settings
+    from dipsearch.restoring.file import Settings
+    from dipsearch.restoring.masks import ALPHA
     from dipsearch.task import load_task
 
     if resume and overwrite:

@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipsearch.error import UsageError
-from dipsearch.image import read, read_mask, write_png
+from dipsearch.image import read, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
 from dipsearch.photo import Photo, check_photo, load_photo, save_photo
 from dipsearch.restoring.auto import found_genome
 from dipsearch.restoring.batch import Job, sha256
 from dipsearch.restoring.choice import Choice, choose
+from dipsearch.restoring.masks import ALPHA, known_pixels, shrunk_mask
 from dipsearch.restoring.noise import estimate_sigma
 from dipsearch.restoring.work import Work
 from dipsearch.run import environment, hashed
 from dipsearch.search.study import Event
 from dipsearch.task import Task
 
-ALPHA = "alpha"  # in place of a mask's file: what is transparent
 AUTO = "auto"
 
 
@@ -109,8 +109,8 @@ class Restoration:
         whole = load_photo(self.job.source)
         self.photo = _shrunk(whole, settings.max_side)
         if isinstance(settings.task.operator.options, MaskOptions):
-            known = _known(settings, whole)
-            operator: nn.Module = Mask(_shrunk_mask(known, self.photo.x.shape[-2:]))
+            known = known_pixels(settings.mask, whole, invert=settings.invert_mask)
+            operator: nn.Module = Mask(shrunk_mask(known, self.photo.x.shape[-2:]))
         else:
             known, operator = None, _drawn(settings, self.photo.x)
         if settings.mask == ALPHA and whole.alpha is not None:  # used up: nothing is transparent any more
@@ -241,40 +241,6 @@ def _drawn(settings: Settings, y: Tensor) -> nn.Module:
         raise UsageError(f"--mask: the task {settings.task.name} takes none")
     like = torch.zeros(*y.shape[:2], *(side * settings.factor for side in y.shape[-2:]))
     return settings.task.operator.options.draw(like, torch.Generator().manual_seed(settings.seed))  # type: ignore[attr-defined,no-any-return]
-
-
-def _known(settings: Settings, photo: Photo) -> Tensor:
-    """(1, 1, H, W), 1 where a pixel of a picture is known."""
-    height, width = photo.x.shape[-2:]
-    if settings.mask is None:
-        raise UsageError("which pixels are missing? --mask FILE, white where they are, or --mask alpha")
-    if settings.mask == ALPHA:
-        if photo.alpha is None:
-            raise UsageError("--mask alpha: nothing of it is transparent")
-        known = torch.from_numpy((photo.alpha > photo.opaque / 2).astype(np.float32))[None, None]
-    else:
-        known = read_mask(settings.mask)
-        if known.shape[-2:] != (height, width):
-            sizes = f"{known.shape[-1]}x{known.shape[-2]}, but the picture is {width}x{height}"
-            raise UsageError(f"{settings.mask}: the mask is {sizes}")
-    known = 1 - known if settings.invert_mask else known
-    if not known.any():
-        raise UsageError(f"{settings.mask}: the mask leaves no pixel known (white is missing; --invert-mask turns it)")
-    if known.all():
-        raise UsageError(
-            f"{settings.mask}: no pixel is missing by this mask (white is missing; --invert-mask turns it)"
-        )
-    return known
-
-
-def _shrunk_mask(known: Tensor, size: torch.Size) -> Tensor:
-    """The mask of a picture that was shrunk: a pixel is known where all that it was made of are."""
-    if known.shape[-2:] == size:
-        return known
-    small = (F.interpolate(known, tuple(size), mode="area") > 1 - 1e-6).float()
-    if not small.any():
-        raise UsageError("the mask leaves no pixel known, once the picture is shrunk")
-    return small
 
 
 def _shrunk(photo: Photo, max_side: int | None) -> Photo:
