@@ -86,7 +86,7 @@ def locate(name: str) -> Path:
     if not path.exists():
         own = f" --data-dir {shlex.quote(os.environ[VARIABLE])}" if os.environ.get(VARIABLE) else ""
         raise UsageError(f"{name}: not fetched yet ({path}); run: dipsearch data fetch {of}{own}")
-    if _sha256(path) != dataset.files[file].sha256:
+    if sha256(path) != dataset.files[file].sha256:
         raise UsageError(f"{path}: not the published file (its SHA-256 differs); remove it and fetch {of} again")
     return path
 
@@ -97,7 +97,7 @@ def missing(dataset: DataSet, folder: Path) -> list[str]:
     return [
         file
         for file, entry in dataset.files.items()
-        if not (inside / file).exists() or _sha256(inside / file) != entry.sha256
+        if not (inside / file).exists() or sha256(inside / file) != entry.sha256
     ]
 
 
@@ -151,7 +151,8 @@ def _folder_of(dataset: DataSet, folder: Path) -> Path:
     return written if written.is_dir() else folder / dataset.name
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal; UsageError where it cannot be read."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
 from torch import Tensor
 
 from dipsearch.atomic import write_atomically
+from dipsearch.catalog import dump_yaml
 from dipsearch.error import DipsearchError
 from dipsearch.genome import parse_genome
 from dipsearch.image import write_png
@@ -71,11 +71,10 @@ def found_genome(
     if ranking.empty:
         raise DipsearchError(f"{source}: no genome of the space {SPACE} could be fitted to it")
     best = ranking.iloc[0]
-    genome = parse_genome(best["genome"])
     data = {
         "about": f"found by dipsearch for {source.name} ({best['name']} of {len(ranking)})",
         **({"recipe": best["recipe_changes"]} if best["recipe_changes"] else {}),
-        "genome": genome.data(),
+        "genome": parse_genome(best["genome"]).data(),
     }
-    write_atomically(file, lambda temporary: temporary.write_text(yaml.safe_dump(data), encoding="utf-8"))
+    write_atomically(file, lambda temporary: temporary.write_text(dump_yaml(data), encoding="utf-8"))
     return file

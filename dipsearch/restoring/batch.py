@@ -1,7 +1,6 @@
 """Files to restore, and where the results go: nothing is overwritten, lost or done twice."""
 
 import glob
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dipsearch.atomic import write_atomically
+from dipsearch.dataset import sha256
 from dipsearch.error import UsageError
 from dipsearch.image import EXTENSIONS
 from dipsearch.run import hashed
@@ -71,12 +71,6 @@ class Job:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
         write_atomically(self.record, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         return record
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def jobs(

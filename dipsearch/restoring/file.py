@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dipsearch.dataset import sha256
 from dipsearch.error import UsageError
 from dipsearch.image import read, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
 from dipsearch.photo import Photo, check_photo, load_photo, save_photo
 from dipsearch.restoring.auto import found_genome
-from dipsearch.restoring.batch import Job, sha256
+from dipsearch.restoring.batch import Job
 from dipsearch.restoring.choice import Choice, choose
 from dipsearch.restoring.masks import ALPHA, known_pixels, shrunk_mask
 from dipsearch.restoring.noise import estimate_sigma
@@ -177,7 +178,6 @@ class Restoration:
         """Write the picture as it is now, and its record."""
         answer = self.work.answer(self.answers)
         x = self.work.picture(answer)
-        self.job.target.parent.mkdir(parents=True, exist_ok=True)
         save_photo(x, self.job.target, self.photo)
         height, width = x.shape[-2:]
         told = {
