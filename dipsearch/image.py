@@ -88,10 +88,21 @@ def read(name: str, *, grey: bool = False) -> Tensor:
     return x if grey or x.shape[1] == 3 else x.expand(-1, 3, -1, -1).contiguous()
 
 
-def read_mask(path: str) -> Tensor:
-    """Read a mask file, white = hole, black = known, as (1, 1, H, W) with 1 = known."""
-    white = read(path, grey=True)
-    return (white < 0.5).float()
+def read_mask(path: str, size: tuple[int, int] | None = None) -> Tensor:
+    """Read a mask file, white = hole, black = known, as (1, 1, H, W) with 1 = known.
+
+    UsageError where its (height, width) are not `size`, those of the picture.
+    """
+    known = (read(path, grey=True) < 0.5).float()
+    if size is not None and known.shape[-2:] != size:
+        sizes = f"{known.shape[-1]}x{known.shape[-2]}, but the picture is {size[1]}x{size[0]}"
+        raise UsageError(f"{path}: the mask is {sizes}")
+    return known
+
+
+def wholly_known(shrunk: Tensor) -> Tensor:
+    """A mask with 1 = known, whose pixels are means after it was shrunk: 1 where all that a pixel was made of is."""
+    return (shrunk > 1 - 1e-6).float()
 
 
 @dataclass(frozen=True)

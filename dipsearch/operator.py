@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dipsearch.error import UsageError
 from dipsearch.genome import Part
-from dipsearch.image import Cut, digest, read_mask, to_uint8
+from dipsearch.image import Cut, digest, read_mask, to_uint8, wholly_known
 from dipsearch.network.resampling import Lanczos2
 
 
@@ -116,8 +116,8 @@ class MaskOptions(Options):
             plain["block"] = self.block
         return plain | ({} if self.file is None else {"file": digest(self._read())})
 
-    def _read(self) -> Tensor:
-        known = read_mask(str(self.file))
+    def _read(self, size: tuple[int, int] | None = None) -> Tensor:
+        known = read_mask(str(self.file), size)
         return known if self.white == "hole" else 1 - known
 
     def draw(self, x: Tensor, generator: torch.Generator, cut: Cut | None = None) -> Mask:
@@ -134,11 +134,8 @@ class MaskOptions(Options):
             if self.block > 1:
                 known = F.interpolate(known, scale_factor=self.block, mode="nearest")[..., :height, :width]
             return Mask(known.contiguous())
-        known, cut = self._read(), cut or Cut((height, width), (height, width))
-        if known.shape[-2:] != cut.whole:
-            sizes = f"{known.shape[-1]}x{known.shape[-2]}, but the picture is {cut.whole[1]}x{cut.whole[0]}"
-            raise UsageError(f"{self.file}: the mask is {sizes}")
-        known = (cut(known) > 1 - 1e-6).float()
+        cut = cut or Cut((height, width), (height, width))
+        known = wholly_known(cut(self._read(cut.whole)))
         if not known.any():
             where = f", within the {width}x{height} pixels that are used" if cut.size != cut.whole else ""
             raise UsageError(f"{self.file}: the mask leaves no pixel known (white = {self.white}){where}")

@@ -1,5 +1,6 @@
 """The command line, as a user meets it: what it prints, its exit codes, and unkind input."""
 
+import io
 import os
 import resource
 import shlex
@@ -12,8 +13,9 @@ import click
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from dipsearch.cli import main
+from dipsearch.cli import main, terminal
 from dipsearch.cli.options import Duration
 
 ROOT = Path(__file__).parent.parent
@@ -372,3 +374,18 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(click.BadParameter, match="such as 9m"):
         Duration().convert(text, None, None)
+
+
+def test_progress_says_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the work of this process alone: what was stored, and the time before the first report, do not count."""
+    clock = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: clock[0])
+    said = io.StringIO()
+    reporter = terminal.Reporter(Console(file=said, width=200), None, None)
+    for clock[0], done in ((20.0, 4.0), (31.0, 4.1), (45.0, 4.25)):
+        reporter.update(done, 6, "5/6  a.png")
+    assert said.getvalue().splitlines() == [
+        "  5/6  a.png",
+        "  5/6  a.png  3 min 29 s left",  # 1.9 files of 110 s
+        "  5/6  a.png  2 min 55 s left",  # 1.75 files of 100 s
+    ]

@@ -18,7 +18,7 @@ from dipsearch.error import UsageError
 from dipsearch.fitting.engine import fit
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.operator import Downsample, Identity, Mask
-from dipsearch.restoring.auto import found_genome
+from dipsearch.restoring.auto import genome_for
 from dipsearch.restoring.choice import Choice, choose
 from dipsearch.restoring.noise import estimate_sigma
 from dipsearch.restoring.tiles import OVERLAP, SMALLEST_TILE, Tile, grid, join, largest_side, part
@@ -288,7 +288,7 @@ def test_a_search_on_the_picture_finds_a_genome_of_its_own(room, monkeypatch):
     task = load_task(str(room / "task.yaml"))
     member = load_space(str(room / "space.yaml")).sample(5)
     usual, events = choose(task, genome=str(write(room / "usual.yaml", member.data()))), []
-    look_up = lambda: found_genome(  # noqa: E731
+    look_up = lambda: genome_for(  # noqa: E731
         task, room / "5.png", None, usual, room / "auto", seed=0, device="cpu", watch=events.append
     )
     file = dipsearch.load_genome(str(look_up()))

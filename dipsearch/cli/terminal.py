@@ -34,9 +34,8 @@ class Reporter:
 
     def __init__(self, console: Console, progress: Progress | None, bar: TaskID | None) -> None:
         self._console, self._progress, self._bar = console, progress, bar
-        self._started = time.monotonic()
-        self._first: float | None = None  # work done when this process began
-        self._said = self._started
+        self._first: tuple[float, float] | None = None  # work done at the first report, and when that was
+        self._said = time.monotonic()
         self._left = ""
 
     def line(self, text: str) -> None:
@@ -45,15 +44,15 @@ class Reporter:
 
     def update(self, done: float, total: float, text: str) -> None:
         """Move the bar to `done` of `total`, with the time that the rest should take."""
+        now = time.monotonic()
         if self._first is None:
-            self._first = done
-        worked, passed = done - self._first, time.monotonic() - self._started
-        left = f"{duration((total - done) * passed / worked)} left" if worked > 0.2 and passed > 5 else ""
-        self._left = left
+            self._first = (done, now)
+        worked, passed = done - self._first[0], now - self._first[1]
+        self._left = left = f"{duration((total - done) * passed / worked)} left" if worked > 0 and passed > 3 else ""
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, completed=done, total=total, text=text, left=left)
-        elif time.monotonic() - self._said > PLAIN_EVERY:
-            self._said = time.monotonic()
+        elif now - self._said > PLAIN_EVERY:
+            self._said = now
             self.line(f"  {text}  {left}".rstrip())
 
     def trial(self, event: "Event") -> None:

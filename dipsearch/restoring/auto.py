@@ -23,7 +23,7 @@ PRESET = "quick"
 SPACE = "small"
 
 
-def found_genome(
+def genome_for(
     task: Task,
     source: Path,
     known: Tensor | None,

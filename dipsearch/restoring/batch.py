@@ -99,11 +99,12 @@ def jobs(
                 found += [(entry, entry.relative_to(path)) for entry in inside]
             else:
                 found.append((path, Path(path.name)))
-    if len(found) == 1 and output.suffix.lower() in EXTENSIONS and not output.is_dir():
+    file = not output.is_dir() and (output.suffix.lower() in EXTENSIONS or output.exists())
+    if file and len(found) > 1:
+        raise UsageError(f"{output}: several pictures need a folder")
+    if file:
         made = [Job(found[0][0], output)]
     else:
-        if output.exists() and not output.is_dir():
-            raise UsageError(f"{output}: several pictures need a folder")
         made = [
             Job(source, output / place.with_name(f"{place.stem}{suffix}{extension or place.suffix}"))
             for source, place in found

@@ -18,7 +18,7 @@ from dipsearch.image import read, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
 from dipsearch.photo import Photo, check_photo, load_photo, save_photo
-from dipsearch.restoring.auto import found_genome
+from dipsearch.restoring.auto import genome_for
 from dipsearch.restoring.batch import Job
 from dipsearch.restoring.choice import Choice, choose
 from dipsearch.restoring.masks import ALPHA, known_pixels, shrunk_mask
@@ -127,7 +127,7 @@ class Restoration:
         self.choice = self._choice(folder, known)
         self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
         self.answers: dict[int, Tensor] = {}
-        self.iteration, self.fit_db = 0, float("nan")
+        self.iteration, self.fit_db, self.rate = 0, float("nan"), 0.0
         self.started = time.monotonic()
 
     def _choice(self, folder: Path, known: Tensor | None) -> Choice:
@@ -137,7 +137,7 @@ class Restoration:
         if settings.genome != AUTO:
             return usual
         limit = usual.recipe.time_limit
-        file = found_genome(
+        file = genome_for(
             settings.task,
             self.job.source,
             known,
@@ -154,8 +154,11 @@ class Restoration:
     def run(self, tell: Callable[["Restoration", float], None]) -> dict[str, Any]:
         """Restore it, and give back the record. `tell` is given the share that is done, every 10 iterations."""
         count, iterations = len(self.work.tiles), self.choice.recipe.iterations
+        first: dict[int, tuple[int, float]] = {}  # iteration that a tile was first seen at, and when that was
 
         def look(tile: int, iteration: int, x: Tensor) -> None:
+            begun, since = first.setdefault(tile, (iteration, time.monotonic()))
+            self.rate = (iteration - begun) / max(time.monotonic() - since, 1e-9)
             self.answers[tile], self.iteration = x, iteration
             self.fit_db = self.work.agreement(x, tile)
             tell(self, (tile + iteration / iterations) / count)
@@ -201,7 +204,8 @@ class Restoration:
         """How far it is, in a few words. "fit" is how well the answer explains what was given, and no PSNR."""
         tile = max(self.answers, default=0)
         where = f"tile {tile + 1}/{len(self.work.tiles)}  " if len(self.work.tiles) > 1 else ""
-        return f"{where}iteration {self.iteration}  fit {self.fit_db:.2f} dB"
+        rate = f"  {self.rate:.2g} it/s" if self.rate else ""
+        return f"{where}iteration {self.iteration}/{self.choice.recipe.iterations}{rate}  fit {self.fit_db:.2f} dB"
 
     def preview(self) -> None:
         """Write the picture so far, with 8 bits."""

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dipsearch.error import UsageError
-from dipsearch.image import read_mask
+from dipsearch.image import read_mask, wholly_known
 from dipsearch.photo import Photo
 
 ALPHA = "alpha"  # in place of a mask's file: what is transparent
@@ -23,7 +23,6 @@ def known_pixels(mask: str | None, photo: Photo, *, invert: bool = False) -> Ten
     Raises:
         UsageError: it does not fit the picture, or all or nothing is missing by it.
     """
-    height, width = photo.x.shape[-2:]
     if mask is None:
         raise UsageError("which pixels are missing? --mask FILE, white where they are, or --mask alpha")
     if mask == ALPHA:
@@ -31,10 +30,8 @@ def known_pixels(mask: str | None, photo: Photo, *, invert: bool = False) -> Ten
             raise UsageError("--mask alpha: nothing of it is transparent")
         known = torch.from_numpy((photo.alpha > photo.opaque / 2).astype(np.float32))[None, None]
     else:
-        known = read_mask(mask)
-        if known.shape[-2:] != (height, width):
-            sizes = f"{known.shape[-1]}x{known.shape[-2]}, but the picture is {width}x{height}"
-            raise UsageError(f"{mask}: the mask is {sizes}")
+        height, width = photo.x.shape[-2:]
+        known = read_mask(mask, (height, width))
     known = 1 - known if invert else known
     if not known.any():
         raise UsageError(f"{mask}: the mask leaves no pixel known (white is missing; --invert-mask turns it)")
@@ -47,7 +44,7 @@ def shrunk_mask(known: Tensor, size: torch.Size) -> Tensor:
     """The mask of a picture that was shrunk: a pixel is known where all that it was made of are."""
     if known.shape[-2:] == size:
         return known
-    small = (F.interpolate(known, tuple(size), mode="area") > 1 - 1e-6).float()
+    small = wholly_known(F.interpolate(known, tuple(size), mode="area"))
     if not small.any():
         raise UsageError("the mask leaves no pixel known, once the picture is shrunk")
     return small
