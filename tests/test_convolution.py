@@ -10,6 +10,7 @@ from fits import EVERY_FAMILY, seeded, tiny
 from torch import nn
 
 from dipsearch.genome import parse_genome
+from dipsearch.network import winograd
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS, ConvBlock
 from dipsearch.network.build import build
 from dipsearch.network.convolution import SMALL_MAP, Convolution, ReflectionPad, fold
@@ -77,6 +78,75 @@ def test_a_convolution_of_a_fixed_input_has_gradients_for_its_weights(mode, reco
     found, expected = (gradients(out, layer.weight, layer.bias) for out in (layer(x), plain(layer, x)))
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(found, expected, strict=True))
     assert x.grad is None
+
+
+# Winograd's filtering
+
+
+@pytest.fixture
+def filtering(monkeypatch):
+    """Every convolution that may be filtered is, in blocks of so many tiles."""
+
+    def small(tiles):
+        for name, value in {"LEAST_CHANNELS": 1, "LEAST_PIXELS": 1, "BLOCK": tiles, "MOST_THREADS": 1}.items():
+            monkeypatch.setattr(winograd, name, value)
+
+    return small
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("tiles", [1, 2, 5, 128])
+@pytest.mark.parametrize("size", [(4, 4), (8, 12), (12, 28)])
+def test_filtering_gives_the_values_and_gradients_of_a_convolution(filtering, size, tiles, bias, layout, recompute):
+    filtering(tiles)
+    layer = convolution(bias=bias, recompute=recompute)
+    x = torch.rand(1, 4, *size, generator=seeded(), dtype=torch.float64)
+    x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
+    assert winograd.suits(layer.padded(x), layer.weight)
+    out, expected = layer(x), plain(layer, x)
+    assert torch.allclose(out, expected, atol=1e-11)
+    learned = [layer.weight, *([layer.bias] if bias else [])]
+    for ours, torchs in zip(gradients(out, x, *learned), gradients(expected, x, *learned), strict=True):
+        assert torch.allclose(ours, torchs, rtol=1e-9, atol=1e-9)
+
+
+def test_filtering_of_wide_maps_differs_by_rounding():
+    """The most that a published network's widest layer may lose in float32, for values of unit size."""
+    layer = convolution(channels=(132, 128)).to(torch.float32, memory_format=torch.channels_last)
+    x = torch.randn(1, 132, 64, 96, generator=seeded()).contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert winograd.suits(layer.padded(x), layer.weight)
+    exact, learned = copy.deepcopy(layer).double(), [layer.weight, layer.bias]
+    out, expected = layer(x), plain(exact, x.double())
+    off = lambda ours, true: (ours - true).detach().abs().max() / true.detach().abs().max()  # noqa: E731
+    assert off(out, expected) < 2e-5
+    found = gradients(out, x, *learned)
+    truth = torch.autograd.grad((expected * torch.rand(out.shape, generator=seeded(1))).sum(), (x, *exact.parameters()))
+    for ours, true in zip(found, truth, strict=True):
+        assert off(ours, true) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "mode", "kernel", "dtype", "device"),
+    [
+        ((2, 4, 16, 16), 1, "reflect", 3, torch.float32, "cpu"),
+        ((1, 4, 16, 18), 1, "reflect", 3, torch.float32, "cpu"),
+        ((1, 4, 18, 16), 1, "reflect", 3, torch.float32, "cpu"),
+        ((1, 4, 16, 16), 2, "reflect", 3, torch.float32, "cpu"),
+        ((1, 4, 16, 16), 1, "zeros", 3, torch.float32, "cpu"),
+        ((1, 4, 16, 16), 1, "reflect", 5, torch.float32, "cpu"),
+        ((1, 4, 16, 16), 1, "reflect", 1, torch.float32, "cpu"),
+        ((1, 4, 16, 16), 1, "reflect", 3, torch.bfloat16, "cpu"),
+        ((1, 4, 16, 16), 1, "reflect", 3, torch.float32, "meta"),
+    ],
+)
+def test_what_cannot_be_filtered_is_convolved(filtering, shape, stride, mode, kernel, dtype, device):
+    filtering(128)
+    layer = convolution(kernel, stride, mode).to(device, dtype)
+    x = torch.zeros(shape, dtype=dtype, device=device)
+    assert not layer._filtered(layer.padded(x))
+    assert layer(x).shape == plain(layer, x).shape
 
 
 def test_without_gradients_a_convolution_keeps_no_graph():

@@ -1,7 +1,6 @@
 """Convolution with reflect padding, quick in both directions and sparing of memory."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -9,17 +8,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dipsearch.network import winograd
 from dipsearch.network.pending import Pending, layout, pending
 
 SMALL_MAP = 2**16  # values; below, torch's own backward pass of the padding is as quick
 
 
 class Convolution(nn.Conv2d):
-    """torch's own 2-D convolution, with two differences that do not show in its values.
+    """torch's own 2-D convolution, with three differences, of which its values show rounding alone.
 
     It takes a map that is still `Pending`. With `recompute`, it keeps only that map's parts for the
     backward pass, where it makes the padded map again: cheap steps done twice in place of two to four
-    kept maps.
+    kept maps. Where that is quicker, it is computed by Winograd's filtering.
     """
 
     recompute = False
@@ -46,7 +46,31 @@ class Convolution(nn.Conv2d):
         return int(self.padding[0]) if self.padding_mode == "reflect" else 0
 
     def _convolve(self, padded: Tensor) -> Tensor:
+        if self._filtered(padded):
+            return winograd.convolve(padded, self.weight, self.bias)
         return F.conv2d(padded, self.weight, self.bias, self.stride, self._zeros)
+
+    def _filtered(self, padded: Tensor) -> bool:
+        """Whether Winograd's filtering computes it."""
+        return self.stride == (1, 1) and self._zeros == (0, 0) and winograd.suits(padded, self.weight)
+
+    def _gradients(self, grad: Tensor, padded: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
+        """Those of the padded map, of which only the shape counts for its own, the kernels and the bias."""
+        if self._filtered(padded):
+            return winograd.gradients(grad, padded, self.weight.detach(), wanted)
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            grad,
+            padded,
+            self.weight.detach(),
+            bias_sizes=None if self.bias is None else [self.out_channels],
+            stride=self.stride,
+            padding=self._zeros,
+            dilation=self.dilation,
+            transposed=False,
+            output_padding=[0, 0],
+            groups=1,
+            output_mask=wanted,
+        )
 
     @property
     def _zeros(self) -> tuple[int, int]:
@@ -74,32 +98,21 @@ class _Recomputing(torch.autograd.Function):
         ]
         with torch.enable_grad():
             x = ctx.make(*parts)
-        backward = partial(
-            torch.ops.aten.convolution_backward,
-            bias_sizes=None if conv.bias is None else [conv.out_channels],
-            stride=conv.stride,
-            padding=conv._zeros,
-            dilation=conv.dilation,
-            transposed=False,
-            output_padding=[0, 0],
-            groups=1,
-        )
-        kernel = conv.weight.detach()
-        padded, inside = conv.padded(x.detach()), x.requires_grad
+        padded, inside, learned = conv.padded(x.detach()), x.requires_grad, (True, conv.bias is not None)
         if not inside:
-            _, weight, bias = backward(grad, padded, kernel, output_mask=[False, True, conv.bias is not None])
+            _, weight, bias = conv._gradients(grad, padded, (False, *learned))
             return (None, None, *(None for _ in needed[: -1 - (conv.bias is not None)]), weight, *_given(bias))
         if conv.reflected:  # one gradient after the other: the padded map is the largest here
             shape = padded.shape
-            _, weight, bias = backward(grad, padded, kernel, output_mask=[False, True, conv.bias is not None])
+            _, weight, bias = conv._gradients(grad, padded, (False, *learned))
             del padded
 
             def into() -> Tensor:
-                larger, _, _ = backward(grad, grad.new_empty(1).expand(shape), kernel, output_mask=[True, False, False])
+                larger, _, _ = conv._gradients(grad, grad.new_empty(1).expand(shape), (True, False, False))
                 return fold(larger, conv.reflected)
 
         else:
-            whole, weight, bias = backward(grad, padded, kernel, output_mask=[True, True, conv.bias is not None])
+            whole, weight, bias = conv._gradients(grad, padded, (True, *learned))
             del padded
             into = [whole].pop
             del whole
