@@ -10,8 +10,10 @@ from benchmarks.networks import FAMILIES, network
 from benchmarks.paper import PaperLoop
 from dipsearch.fitting.loop import Fitting
 from dipsearch.fitting.recipe import Recipe
+from dipsearch.network import winograd
 from dipsearch.network.build import build
 from dipsearch.operator import Downsample, Identity, Mask
+from dipsearch.task import load_task, observe
 
 X = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 KNOWN = (torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(1)) > 0.5).float()
@@ -83,6 +85,16 @@ def test_parity_keeps_its_fits_and_makes_none_twice(monkeypatch, tmp_path):
     table = parity.table(path)
     assert list(table["iteration"]) == [2, 4] and list(table["pairs"]) == [2 * parity.IMAGES] * 2
     assert list(table["difference"]) == ["+1.000", "+0.000"]
+
+
+def test_an_arm_filters_narrow_convolutions(monkeypatch):
+    monkeypatch.setattr(parity, "AT", (2,))
+    done = []
+    monkeypatch.setattr(winograd, "convolve", lambda *given, whole=winograd.convolve: done.append(1) or whole(*given))
+    task = load_task("denoise")
+    instance = observe(task, task.rerun["standard"].changed(size=32), "skimage:camera", seed=0, repeat=0)
+    plain, filtered = (run(instance, RECIPE, "gray") for run in (parity.engine("float32"), parity.filtered))
+    assert done and filtered["2"] == pytest.approx(plain["2"], abs=0.01) and winograd.LEAST_CHANNELS > 1
 
 
 def test_the_rules_are_all_measured(monkeypatch):
