@@ -18,6 +18,7 @@ from dipsearch.error import UsageError
 from dipsearch.fitting.engine import fit
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.operator import Downsample, Identity, Mask
+from dipsearch.reproduce.table import load_table, plan
 from dipsearch.restoring.auto import genome_for
 from dipsearch.restoring.choice import Choice, choose
 from dipsearch.restoring.noise import estimate_sigma
@@ -162,6 +163,18 @@ def test_every_preset_is_a_choice_and_a_better_one_costs_more(name):
     made = [choose(task, preset).recipe for preset in ("fast", "balanced", "best")]
     costs = [recipe.iterations * recipe.ensemble for recipe in made]
     assert costs == sorted(set(costs))
+
+
+@pytest.mark.parametrize("name", [name for name in names("tables") if name.startswith("rules-")])
+def test_how_far_the_default_ends_from_the_oracle_is_measured(name):
+    """A table of rules has the balanced preset among its rows."""
+    made = plan(load_table(name))
+    default = choose(load_task(made.table.task))
+    rows = [
+        (row.genome.key(), Recipe.model_validate(made.task.recipe.model_dump() | row.changes))
+        for row in made.candidates.values()
+    ]
+    assert (default.genome.key(), default.recipe.model_copy(update={"precision": "float32"})) in rows
 
 
 def test_what_is_given_wins_over_the_preset():
