@@ -10,7 +10,6 @@ import torch
 
 from dipsearch.atomic import write_atomically
 from dipsearch.error import DipsearchError
-from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import Fitting
 
@@ -26,18 +25,18 @@ class Kept(Generic[Begun]):
     Args:
         path: the file; a fit that was interrupted goes on from there.
         begin: makes the fit, not yet started.
-        device: where it runs.
         gathered: what its callback adds to, tensors on the CPU and plain data: kept with the state.
     """
 
-    def __init__(self, path: Path, begin: Callable[[], Begun], device: str, gathered: dict[str, Any]) -> None:
+    def __init__(self, path: Path, begin: Callable[[], Begun], gathered: dict[str, Any]) -> None:
         self.path, self.gathered, self._last = path, gathered, time.monotonic()
         self.fitting: Begun = begin()
         if path.exists():
             try:
-                kept = torch.load(path, weights_only=True, map_location=pick_device(device))
+                # On the CPU, wherever the fit runs: states of generators are read there only, the rest is copied over.
+                kept = torch.load(path, weights_only=True, map_location="cpu")
                 self.fitting.resume(kept["state"])
-                self.gathered = torch.load(path, weights_only=True, map_location="cpu")["gathered"]
+                self.gathered = kept["gathered"]
             except Exception:  # torn, of another version or device: of no use, and half taken over perhaps
                 self.fitting = begin()
 

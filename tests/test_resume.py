@@ -10,6 +10,7 @@ from dipsearch.error import Diverged, UsageError
 from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import MOST_ROLLBACKS, Fitting
 from dipsearch.fitting.stopping import STOPPERS
+from dipsearch.kept import Kept
 from dipsearch.network.build import PRECISIONS
 
 TRUTH = picture(seed=5)
@@ -214,3 +215,36 @@ def test_a_state_of_another_format_is_refused():
     going.advance(5)
     with pytest.raises(UsageError, match="format 999"):
         begin().resume(going.state() | {"format": 999})
+
+
+# A fit in a file
+
+
+def test_a_kept_fit_goes_on_with_what_was_gathered(monkeypatch, tmp_path):
+    """Its file is read once, and on the CPU: a generator takes its state from nowhere else."""
+    reads = []
+
+    def load(*given, whole=torch.load, **settings):
+        reads.append(settings["map_location"])
+        return whole(*given, **settings)
+
+    monkeypatch.setattr(torch, "load", load)
+    path, whole = tmp_path / "fit.unfinished", finished(begin())
+    kept = Kept(path, begin, {"seen": {}})
+    kept.fitting.advance(10)
+    kept.gathered["seen"][10] = kept.fitting.current
+    kept.save(now=True)
+    again = Kept(path, begin, {"seen": {}})
+    assert reads == ["cpu"] and again.fitting.iteration == 10
+    assert torch.equal(again.gathered["seen"][10], kept.fitting.current)
+    same(finished(again.fitting), whole)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
+def test_a_torn_file_begins_anew(tmp_path, content):
+    path = tmp_path / "fit.unfinished"
+    path.write_bytes(content)
+    kept = Kept(path, begin, {"seen": {}})
+    assert kept.fitting.iteration == 0 and kept.gathered == {"seen": {}}
+    kept.drop()
+    assert not path.exists()

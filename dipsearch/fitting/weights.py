@@ -114,7 +114,7 @@ class Weights:
             elif name in moments:
                 moments[name].copy_(value)
             else:  # before the first step
-                moments[name] = value.clone()
+                moments[name] = value.to(self.master.device, copy=True)
         if self._low.numel():
             self._low.copy_(self.master[: self._low.numel()])
 

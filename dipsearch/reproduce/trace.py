@@ -78,7 +78,7 @@ def watch(
     path = folder / f"{trace.key}.pt"
     if path.exists():
         return Watched(**torch.load(path, weights_only=True))
-    kept = Kept(path.with_suffix(".unfinished"), lambda: _begin(trace, device), device, {"losses": [], "frames": {}})
+    kept = Kept(path.with_suffix(".unfinished"), lambda: _begin(trace, device), {"losses": [], "frames": {}})
     fitting, seen = kept.fitting, kept.gathered
 
     def look(iteration: int, x: Tensor) -> None:

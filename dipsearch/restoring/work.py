@@ -77,7 +77,7 @@ class Work:
         begin = lambda: start(  # noqa: E731
             self.choice.genome, y, operator, self.recipe, seed=self.seed, device=self.device
         )
-        kept = Kept(done.with_suffix(".unfinished"), begin, self.device, {})
+        kept = Kept(done.with_suffix(".unfinished"), begin, {})
 
         def look(iteration: int, x: Tensor) -> None:
             tell(number, iteration, x)

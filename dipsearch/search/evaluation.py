@@ -218,7 +218,7 @@ class Protocol:
         path = store.unfinished(self.task.name, self._run_key(genome.key(), instance))
         kept: Kept[Fitting | Ensemble] | None = None
         try:
-            kept = Kept(path, lambda: self.fitting(genome, instance), self.device, {"frames": {}})
+            kept = Kept(path, lambda: self.fitting(genome, instance), {"frames": {}})
             fitting, seen = kept.fitting, kept.gathered["frames"]
 
             def check(iteration: int, x: Tensor) -> None:
