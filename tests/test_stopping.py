@@ -5,7 +5,7 @@ from fits import failing_at, fitting_of, picture, run, seeded, step_of
 
 from dipsearch.error import UsageError
 from dipsearch.fitting.recipe import Recipe
-from dipsearch.fitting.stopping import MOST_VALUES, STOPPERS, Minimum, Seen
+from dipsearch.fitting.stopping import MOST_VALUES, STOPPERS, Minimum, Seen, clipped_misfit
 from dipsearch.operator import Downsample, Mask
 
 SHAPE = (1, 3, 4, 4)
@@ -324,24 +324,42 @@ def test_held_out_works_where_the_observation_is_smaller_than_the_picture():
 # discrepancy
 
 
-def with_misfit(*roots):
-    """Outputs at known distances from the observation."""
-    return [TARGET + root for root in roots]
-
-
-def test_discrepancy_stops_at_the_first_crossing_and_stays_there():
-    rule = rule_of("discrepancy", sigma=0.1 * 255)
-    stops, misfits = [], []
-    for t, x in enumerate(with_misfit(0.3, 0.05, *[0.0] * 25, 0.5), start=1):
+@pytest.mark.parametrize("clipped", [False, True], ids=["not clipped", "clipped"])
+def test_discrepancy_stops_at_the_first_crossing_and_stays_there(clipped):
+    y = TARGET if clipped else torch.where(torch.arange(SHAPE[-1]) == 0, TARGET - 1, TARGET)
+    rule = STOPPERS["discrepancy"](Recipe(sigma=25.5), Seen(y), torch.zeros(SHAPE))
+    stops, misfits, expected = [], [], []
+    for t, x in enumerate([y + root for root in (0.3, 0.05, *[0.0] * 25, 0.5)], start=1):
         show(rule, t, x, mean=torch.full(SHAPE, t))
+        expected.append(float(clipped_misfit(x, 0.1).mean()) if clipped else 0.01)
         stops.append(bool(rule.stop))
         misfits.append(float(rule.misfit))
     assert misfits[:2] == pytest.approx([0.09, 0.9 * 0.09 + 0.1 * 0.0025], rel=1e-4)
-    first = next(t for t, misfit in enumerate(misfits, start=1) if misfit <= 0.01)
+    first = next(t for t, misfit in enumerate(misfits, start=1) if misfit <= expected[t - 1])
     assert 2 < first < 27
     assert stops == [t >= first for t in range(1, len(stops) + 1)]
     assert int(rule.chosen) == first
     assert bool((rule.answer(torch.zeros(())) == first).all())
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.1, 0.4])
+def test_clipped_noise_has_the_misfit_that_drawing_it_gives(sigma):
+    x = torch.tensor([0.0, 0.01, 0.1, 0.5, 0.93, 1.0], dtype=torch.float64)
+    noise = sigma * torch.randn(200_000, 1, generator=seeded(), dtype=torch.float64)
+    drawn = ((x + noise).clamp(0, 1) - x).square().mean(0)
+    assert torch.allclose(clipped_misfit(x, sigma), drawn, rtol=0.02)
+    assert float(clipped_misfit(x[:1], 0.01)) == pytest.approx(0.01**2 / 2)  # half of it is cut off
+
+
+@pytest.mark.parametrize("brightness", [0.0, 0.5, 1.0])
+def test_discrepancy_knows_the_truth_of_a_clipped_picture(brightness):
+    """The truth itself is at the noise, whatever its brightness; a picture half as noisy is not."""
+    truth = torch.full((1, 1, 64, 64), brightness)
+    y = (truth + 0.1 * torch.randn(truth.shape, generator=seeded())).clamp(0, 1)
+    for sigma, reached in ((25.5 * 1.05, True), (25.5 / 1.05, False)):
+        rule = STOPPERS["discrepancy"](Recipe(sigma=sigma), Seen(y), torch.zeros_like(y))
+        show(rule, 1, truth)
+        assert bool(rule.stop) is reached
 
 
 def test_discrepancy_answers_with_the_last_output_until_it_stops():

@@ -1,5 +1,6 @@
 """When to stop, without the clean picture. All state is on the device, so that a step needs no host."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -184,7 +185,10 @@ class HeldOut(Minimum):
 
 class Discrepancy(Fixed):
     """The discrepancy principle, for noise of known `sigma`: stop as soon as the averaged misfit of the output to
-    the observation is down to the variance of the noise. Clipped noise has less; the rule then stops late.
+    the observation is down to what the noise makes of it.
+
+    That is the variance of the noise; less where an observation that stays in [0, 1] was clipped to it, as a picture
+    in a file is: there, what is expected at the output's own brightness (`clipped_misfit`).
 
     Source: Morozov (1966).
     """
@@ -195,22 +199,37 @@ class Discrepancy(Fixed):
         super().__init__(settings, seen, like)
         if settings.sigma is None:
             raise ValueError("the rule needs the noise level: sigma, on the scale of 0…255")
-        self._variance, self._y, self._observed = (settings.sigma / 255) ** 2, seen.y, seen.observed
+        self._sigma, self._y, self._observed = settings.sigma / 255, seen.y, seen.observed
+        measured = seen.y if seen.observed is None else seen.y.flatten()[seen.observed]
+        self._clipped = bool(measured.numel()) and bool(measured.min() >= 0) and bool(measured.max() <= 1)
         self.misfit = torch.zeros((), device=like.device)
         self.kept = torch.zeros_like(like)
 
     def update(self, tick: Tensor, x: Tensor, mean: Tensor, fitted: Tensor) -> None:
         """As `Fixed.update`. Once `stop` is set, nothing changes the answer."""
-        squares = (fitted - self._y).square()
-        now = squares.mean() if self._observed is None else squares.flatten()[self._observed].mean()
+        squares, fitted = (fitted - self._y).square().flatten(), fitted.flatten()
+        if self._observed is not None:
+            squares, fitted = squares[self._observed], fitted[self._observed]
+        now = squares.mean()
         self.misfit.copy_(torch.where(tick > 0, self.decay * self.misfit + (1 - self.decay) * now, now))
         self.chosen.copy_(torch.where(self.stop, self.chosen, tick + 1))
         self.kept.copy_(torch.where(self.stop, self.kept, mean))
-        self.stop |= self.misfit <= self._variance
+        expected = clipped_misfit(_sampled(fitted), self._sigma).mean() if self._clipped else self._sigma**2
+        self.stop |= self.misfit <= expected
 
     def answer(self, mean: Tensor) -> Tensor:
         """The averaged output where the rule stopped."""
         return self.kept
+
+
+def clipped_misfit(x: Tensor, sigma: float) -> Tensor:
+    """E|clip(x + n) - x|^2 for n ~ N(0, sigma^2), clipped to [0, 1], of values x in [0, 1]."""
+    x = x.clamp(0, 1)
+    low, high = x / sigma, (1 - x) / sigma
+    below: Tensor = torch.special.ndtr(-low)
+    above: Tensor = torch.special.ndtr(-high)
+    edges = (low * torch.exp(-low.square() / 2) + high * torch.exp(-high.square() / 2)) / math.sqrt(2 * math.pi)
+    return x.square() * below + (1 - x).square() * above + sigma**2 * (1 - below - above - edges)
 
 
 def _sampled(x: Tensor) -> Tensor:
