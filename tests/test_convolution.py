@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from fits import EVERY_FAMILY, seeded, tiny
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dipsearch.genome import parse_genome
 from dipsearch.network import winograd
@@ -125,6 +126,22 @@ def test_filtering_of_wide_maps_differs_by_rounding():
     truth = torch.autograd.grad((expected * torch.rand(out.shape, generator=seeded(1))).sum(), (x, *exact.parameters()))
     for ours, true in zip(found, truth, strict=True):
         assert off(ours, true) < 2e-5
+
+
+def test_filtering_does_not_depend_on_what_was_done_first(filtering):
+    """Its matrices are made once in a process: no stand-in for a tensor, and no default device, may be in them."""
+    filtering(128)
+    layer, x = convolution().float(), torch.rand(1, 4, 16, 16, generator=seeded())
+    winograd._both_ways.cache_clear()
+    with torch.device("meta"):
+        first = layer(x)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert layer(mode.from_tensor(x)).shape == first.shape
+    assert torch.export.export(layer, (x,)).module()(x).shape == first.shape
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    for out in (first, layer(x)):
+        assert torch.allclose(out, plain(layer, x), atol=1e-5)
 
 
 @pytest.mark.parametrize(

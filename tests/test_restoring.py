@@ -142,7 +142,7 @@ def test_the_time_limit_is_shared_by_the_tiles(tmp_path):
 def test_tiles_are_as_large_as_the_memory_allows(tmp_path, monkeypatch):
     y = torch.zeros(1, 3, 512, 512)
     assert len(work(tmp_path, y).tiles) == 1
-    monkeypatch.setattr("dipsearch.restoring.work.memory_of", lambda device: 24 * 2**20)
+    monkeypatch.setattr("dipsearch.restoring.work.memory_of", lambda device: 44 * 2**20)
     small = work(tmp_path, y)
     assert len(small.tiles) > 1 and small._fits(small.tiles[0].height, small.tiles[0].width)
 
@@ -219,6 +219,16 @@ def test_white_noise_is_measured(sigma, shape):
     flat = torch.linspace(0.2, 0.8, shape[-1]).expand(shape)
     noisy = flat + torch.randn(shape, generator=seeded(sigma)) * sigma / 255
     assert estimate_sigma(noisy) * 255 == pytest.approx(sigma, rel=0.05)
+
+
+def test_holes_are_no_noise():
+    known = (torch.rand(1, 1, 90, 110, generator=seeded()) > 0.4).float()
+    noisy = 0.5 + torch.randn(1, 3, 90, 110, generator=seeded(1)) * 20 / 255
+    assert estimate_sigma(noisy * known, known) * 255 == pytest.approx(20, rel=0.1)
+    apart = torch.zeros(1, 1, 90, 110)
+    apart[..., ::2, ::2] = 1
+    with pytest.raises(UsageError, match="no two by two neighbours are known"):
+        estimate_sigma(noisy * apart, apart)
 
 
 def test_a_smooth_picture_has_no_noise():

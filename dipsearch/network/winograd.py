@@ -2,8 +2,8 @@
 
 A map is taken in tiles of 4x4 results, each from 6x6 values. Where V are the transformed values of all tiles, U the
 transformed kernels and M = V U, one product of matrices for each of the 36 places in a tile, the results are the
-transformed M. The gradients are those of the same steps. Tiles are taken in blocks that stay in a core's cache, without
-which the transforms cost more than the products save.
+transformed M. The gradients are the same steps transposed, not those of the paper, which filters once more. Tiles are
+taken in blocks that stay in the cache, without which the transforms cost more than the products save.
 
 Results differ from those of a direct convolution by rounding: about 1e-5 of the largest value in float32.
 
@@ -16,7 +16,7 @@ from math import prod
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 RESULT, TILE = 4, 6  # pixels a side
@@ -47,15 +47,22 @@ RESULTS = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, 
 @cache
 def _both_ways(name: str, dtype: torch.dtype) -> Tensor:
     """A transform of columns and rows at once, as one matrix."""
-    matrix = torch.tensor({"values": VALUES, "kernel": KERNEL, "results": RESULTS}[name], dtype=torch.float64)
+    rows = {"values": VALUES, "kernel": KERNEL, "results": RESULTS}[name]
+    matrix = torch.tensor(rows, dtype=torch.float64, device="cpu")  # whatever the default is when it is first asked for
     return torch.kron(matrix, matrix).to(dtype)
 
 
 def suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether this is possible and quicker than a direct convolution with stride one and no padding."""
+    """Whether this is possible and quicker than a direct convolution with stride one and no padding.
+
+    Not for tensors that only stand for others, while a program is traced, nor where autocast chooses the precision.
+    """
     height, width = (side - 2 for side in x.shape[-2:])
     return (
-        x.device.type == "cpu"
+        type(x) in (Tensor, nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and x.shape[0] == 1
         and weight.shape[2:] == (3, 3)
@@ -75,6 +82,7 @@ def gradients(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Those of x, of the kernels and of the bias, where they are wanted; of x itself, only that of the kernels needs
     the values."""
+    grad = _last(grad)
     return (
         _value_gradient(grad, weight) if wanted[0] else None,
         _weight_gradient(grad, x) if wanted[1] else None,
@@ -111,7 +119,7 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    x, grad = _last(x), _last(grad)
+    x = _last(x)
     channels, many = x.shape[1], grad.shape[1]
     room, total = _Room(x), grad.new_zeros(TILE**2, channels, many)
     for block in _blocks(grad):
@@ -122,7 +130,7 @@ def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
 
 
 def _value_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    grad, channels = _last(grad), weight.shape[1]
+    channels = weight.shape[1]
     out = _map(channels, grad.shape[-2] + 2, grad.shape[-1] + 2, grad).zero_()
     room, kernels, back = _Room(grad), _kernels(weight).transpose(1, 2), _both_ways("values", grad.dtype).T
     halves = ((0, RESULT), (RESULT, TILE))  # tiles share their last two rows and columns with their neighbours
@@ -171,11 +179,11 @@ class _Block(NamedTuple):
         return side, side, self.rows, self.columns, channels
 
     def of(self, x: Tensor, side: int) -> Tensor:
-        """Tiles of `side` pixels of a channels-last map, four pixels apart: a view (side, side, rows, columns, C)."""
-        _, _, down, right = x.stride()
-        start = x.storage_offset() + RESULT * (self.top * down + self.left * right)
-        strides = (down, right, RESULT * down, RESULT * right, 1)
-        return x.as_strided(self.shape(side, x.shape[1]), strides, start)
+        """Tiles of `side` pixels of a map, four pixels apart: a view (side, side, rows, columns, C)."""
+        bottom = RESULT * (self.top + self.rows - 1) + side
+        right = RESULT * (self.left + self.columns - 1) + side
+        area = x[0, :, RESULT * self.top : bottom, RESULT * self.left : right]
+        return area.unfold(1, side, RESULT).unfold(2, side, RESULT).permute(3, 4, 1, 2, 0)
 
 
 class _Room:
@@ -209,7 +217,7 @@ class _Room:
 def _blocks(results: Tensor) -> Iterator[_Block]:
     rows, columns = (side // RESULT for side in results.shape[-2:])
     count = BLOCK * min(torch.get_num_threads(), MOST_THREADS)
-    broad = min(columns, count)
+    broad = -(-columns // -(-columns // count))  # alike, without a narrow rest
     high = min(rows, max(1, count // broad))
     for top in range(0, rows, high):
         for left in range(0, columns, broad):

@@ -122,7 +122,8 @@ class Restoration:
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
         self.sigma = settings.sigma
         if settings.sigma == AUTO:
-            self.sigma = max(255 * estimate_sigma(self.y), 0.1)
+            shown = operator.known if isinstance(operator, Mask) else None
+            self.sigma = max(255 * estimate_sigma(self.y, shown), 0.1)
         folder = self.job.unfinished / hashed(self.identity)
         self.choice = self._choice(folder, known)
         self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
