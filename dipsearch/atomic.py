@@ -24,8 +24,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
-        raise DipsearchError(f"{path}: cannot be written: {error.strerror or error}") from None
+    except (OSError, RuntimeError) as error:  # torch.save says of a full disk the latter
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+        raise DipsearchError(f"{path}: cannot be written: {reason}") from None
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

@@ -17,7 +17,7 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.photo import FORMATS, LARGEST, Photo, check_photo, load_photo, png, save_photo, writer
@@ -286,6 +286,30 @@ def test_a_small_copy_in_the_same_file_is_left_out(tmp_path: Path) -> None:
     assert loaded.notes == ("small copies in the same file: left out",)
 
 
+def test_words_in_a_file_are_left_out_and_that_is_said(tmp_path: Path) -> None:
+    picture, words = Image.fromarray(made("uint8", 3)), PngImagePlugin.PngInfo()
+    words.add_text("Author", "somebody")
+    words.add(b"gAMA", (45455).to_bytes(4, "big"))
+    picture.save(tmp_path / "a.png", pnginfo=words)
+    picture.save(tmp_path / "a.jpg", comment=b"a comment")
+    tifffile.imwrite(tmp_path / "a.tif", np.asarray(picture), photometric="rgb", extratags=[(315, 2, 0, "me", True)])
+    said = {"a.png": "gamma, text: left out", "a.jpg": "comment: left out", "a.tif": "artist: left out"}
+    assert {name: load_photo(tmp_path / name).notes for name in said} == {name: (note,) for name, note in said.items()}
+
+
+def test_resolution_turns_with_the_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[274] = 6  # orientation
+    Image.fromarray(made("uint8", 3)).save(tmp_path / "a.jpg", exif=exif, dpi=(300, 150))
+    assert load_photo(tmp_path / "a.jpg").dpi == (150, 300)
+
+
+def test_alpha_of_floats_may_count_to_255(tmp_path: Path) -> None:
+    samples = np.dstack([made("uint8", 3), np.full((HEIGHT, WIDTH), 255)]).astype(np.float32)
+    tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=["unassalpha"])
+    assert load_photo(tmp_path / "a.tif").opaque == 255
+
+
 def test_a_telephone_s_second_picture_is_left_out(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (WIDTH, HEIGHT), (shade, 0, 0)) for shade in (200, 50))
     first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
@@ -294,15 +318,20 @@ def test_a_telephone_s_second_picture_is_left_out(tmp_path: Path) -> None:
     assert loaded.notes == ("further pictures in the same file: left out",)
 
 
+@pytest.mark.parametrize("clear", [False, True], ids=["opaque", "one level transparent"])
 @pytest.mark.parametrize("depth", [2, 4])
-def test_grey_of_few_bits_is_spread_to_8(tmp_path: Path, depth: int) -> None:
+def test_grey_of_few_bits_is_spread_to_8(tmp_path: Path, depth: int, clear: bool) -> None:
     packed = np.arange(HEIGHT * WIDTH * depth // 8).reshape(HEIGHT, -1).astype(np.uint8)
     shades = np.stack([packed >> shift & (2**depth - 1) for shift in range(8 - depth, -1, -depth)], -1)
     rows = zlib.compress(b"".join(b"\0" + row.tobytes() for row in packed))
     header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, 0, 0, 0, 0)
-    chunks = png.chunk(b"IHDR", header) + png.chunk(b"IDAT", rows) + png.chunk(b"IEND", b"")
+    transparent = png.chunk(b"tRNS", struct.pack(">H", 2)) if clear else b""
+    chunks = png.chunk(b"IHDR", header) + transparent + png.chunk(b"IDAT", rows) + png.chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(png.MAGIC + chunks)
     loaded = load_photo(tmp_path / "a.png")
+    assert (loaded.alpha is None) is not clear
+    if clear:
+        np.testing.assert_array_equal(loaded.alpha == 0, shades.reshape(HEIGHT, WIDTH) == 2)
     np.testing.assert_array_equal(levels(loaded)[:, :, 0], shades.reshape(HEIGHT, WIDTH) * (255 // (2**depth - 1)))
     assert loaded.notes == (f"{depth}-bit grey: written with 8 bits",)
 

@@ -21,6 +21,7 @@ from PIL import Image
 from studies import write
 
 from dipsearch.cli import main
+from dipsearch.dataset import sha256
 from dipsearch.error import UsageError
 from dipsearch.restoring.batch import Job, jobs
 
@@ -79,6 +80,19 @@ def test_what_would_be_lost_is_refused(here):
     for output in (Path("a"), Path("a/same.png"), Path("b/../a")):
         with pytest.raises(UsageError, match="this is an input"):
             jobs(["a/same.png"], output)
+    save(here / "mask.png", pixels(20, 20))
+    with pytest.raises(UsageError, match=r"mask.png: this is an input"):
+        jobs(["a/same.png"], Path("mask.png"), read=[Path("mask.png")])
+    with pytest.raises(UsageError, match=r"b/same.png.compare.png: this is an input"):
+        jobs(["a/same.png", str(save(here / "b/same.png.compare.png", pixels(20, 20)))], Path("b"), compare=True)
+    with pytest.raises(UsageError, match="a part of a name"):
+        jobs(["a/same.png"], Path("out"), suffix="../x")
+    with pytest.raises(UsageError, match="File name too long"):
+        jobs(["x" * 300], Path("out"))
+    with pytest.raises(UsageError, match="not a format that is written"):
+        jobs(["a/same.png"], Path("out.gif"))
+    with pytest.raises(UsageError, match="--ext: xyz: choose from png"):
+        jobs(["a/same.png"], Path("out"), extension=".xyz")
     for output in (Path("new.png"), Path(save(here / "one.png", pixels(20, 20)))):
         with pytest.raises(UsageError, match="several pictures need a folder"):
             jobs(["a/same.png", "b/same.png"], output)
@@ -200,7 +214,7 @@ def test_without_a_reference_nothing_is_called_psnr(here, capsys):
 def test_before_and_after_beside_one_another(here):
     given = pixels(20, 24, 3)
     restored(save(here / "noisy.png", given), "--compare")
-    strip = read(here / "restored/noisy_compare.png")
+    strip = read(here / "restored/noisy.png.compare.png")
     assert strip.shape == (20, 48, 3)
     assert np.array_equal(strip[:, :24], given) and np.array_equal(strip[:, 24:], read(here / "restored/noisy.png"))
 
@@ -272,6 +286,16 @@ def test_broken_files_are_listed_and_the_others_restored(here, capsys):
         (["denoise", "a.png", "--factor", "2"], "factor"),
         (["denoise", "a.png", "--resume", "--overwrite"], "choose one"),
         (["denoise", "a.png", "--reference", "b.png"], "--reference: b.png: no such file"),
+        (["denoise", "a.png", "--reference", "."], "--reference: .: not a file"),
+        (["denoise", "a.png", "--reference", "x" * 300], "File name too long"),
+        (["inpaint", "a.png"], "which pixels are missing?"),
+        (["denoise", "a.png", "--invert-mask"], "--invert-mask: the task denoise takes none"),
+        (["sr", "a.png", "--mask", "a.png"], "--mask: the task sr takes none"),
+        (["denoise", "a.png", "--ext", "xyz"], "--ext: xyz: choose from"),
+        (["denoise", "a.png", "--suffix", "a/b"], "a part of a name"),
+        (["denoise", "a.png", "-o", "b.png", "--suffix", "_x"], "name files in a folder, but b.png is a file"),
+        (["denoise", "a.png", "-o", "b.gif"], "b.gif: not a format that is written"),
+        (["denoise", "a.png", "-o", "-", "--compare"], "--compare: a file, but"),
     ],
 )
 def test_a_wrong_word_is_told_before_all_else(here, capsys, words, message):
@@ -296,7 +320,7 @@ def test_a_mask_that_does_not_fit_is_an_error(here, capsys, mask, words, message
     save(here / "a.png", pixels(20, 24))
     if mask is not None:
         save(here / "m.png", mask)
-    restored("a.png", *words, code=1, task="inpaint")
+    restored("a.png", *words, code=1 if words else 2, task="inpaint")
     assert message in capsys.readouterr().err
     assert not (here / "restored").exists() or not list((here / "restored").iterdir())
 
@@ -339,6 +363,42 @@ def test_what_exists_is_not_overwritten_unasked(here, capsys):
     assert (here / "restored/a.png").read_bytes() != first
 
 
+def test_files_beside_the_results_are_nobody_elses(here, capsys):
+    """Previews and strips have the results' whole names, and are written over unasked no more than these."""
+    named = {name: save(here / "in" / name, pixels(20, 24, 3)) for name in ("a.png", "a.jpg", "a_preview.png")}
+    restored("in", "--compare", "--preview-every", "0.000001")
+    made = {path.name for path in (here / "restored").iterdir()}
+    assert made == {f"{name}{more}" for name in named for more in ("", ".json", ".compare.png")}
+    capsys.readouterr()
+    for path in (here / "restored").glob("a.png*"):
+        if not path.name.endswith("compare.png"):
+            path.unlink()
+    restored(named["a.png"], "--compare", code=2)
+    assert "restored/a.png.compare.png exists" in capsys.readouterr().err
+    restored(named["a.png"])
+
+
+def test_results_in_the_folder_of_the_pictures_are_no_pictures(here, capsys):
+    save(here / "in/a.png", pixels(20, 24))
+    for words in (["-r", "-o", "in/restored"], ["-o", "in", "--suffix", "_x", "--compare"]):
+        restored("in", *words)
+        capsys.readouterr()
+        restored("in", *words, "--resume")
+        shown = capsys.readouterr()
+        assert not shown.out and shown.err.count("done already") == 1
+
+
+def test_each_picture_has_a_line_of_json(here, capsys):
+    for name in "ab":
+        save(here / f"in/{name}.png", pixels(20, 24))
+    (here / "in/c.png").write_bytes(b"torn")
+    for _ in range(2):
+        restored("in", "--json", "--resume", code=1)
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [line["input"] for line in lines] == ["in/a.png", "in/b.png", "in/c.png"]
+        assert ["error" in line for line in lines] == [False, False, True]
+
+
 # Going on
 
 
@@ -346,15 +406,36 @@ def test_what_is_done_with_the_same_settings_stays(here, capsys):
     given = [save(here / f"{name}.png", pixels(20, 24, seed=number)) for number, name in enumerate("abc")]
     restored(*given)
     kept = {path: path.stat().st_mtime_ns for path in (here / "restored").glob("*.png")}
-    (here / "restored/b.png").write_bytes(b"torn")
-    (here / "restored/c.png.json").unlink()
+    for name in ("b.png", "b.png.json"):
+        (here / "restored" / name).unlink()
+    (here / "restored/c.png.json").unlink()  # as if killed between the last two steps
+    identity = json.loads((here / "restored/a.png.json").read_text())["settings"]
+    last = Job(Path(given[2]), here / "restored/c.png")
+    last.prepare(identity | {"input_sha256": sha256(Path(given[2]))})
     capsys.readouterr()
     restored(*given, "--resume")
     shown = capsys.readouterr()
     assert shown.out.split() == ["restored/b.png", "restored/c.png"] and "restored/a.png: done already" in shown.err
     assert kept[here / "restored/a.png"] == (here / "restored/a.png").stat().st_mtime_ns
-    restored(*given, "--resume", "--seed", "1")  # other settings: none of them is done
-    assert len(capsys.readouterr().out.split()) == 3
+    assert not last.unfinished.exists()
+
+
+@pytest.mark.parametrize("spoil", ["other settings", "another hand", "no record"])
+def test_going_on_replaces_nothing_else(here, capsys, spoil):
+    given, result = save(here / "a.png", pixels(20, 24)), here / "restored/a.png"
+    if spoil == "no record":
+        save(result, pixels(20, 24, seed=1))
+    else:
+        restored(given)
+    if spoil == "another hand":
+        save(result, pixels(20, 24, seed=1))
+    before = result.read_bytes()
+    restored(given, "--resume", *(["--seed", "1"] if spoil == "other settings" else []), code=2)
+    assert "restored/a.png exists; was made otherwise, --overwrite replaces it" in capsys.readouterr().err
+    assert result.read_bytes() == before
+    restored(given, "--overwrite")
+    restored(given, "--resume")
+    assert "done already" in capsys.readouterr().err
 
 
 def test_an_interruption_keeps_the_best_so_far(here, capsys, monkeypatch):
@@ -381,6 +462,74 @@ def test_an_interruption_keeps_the_best_so_far(here, capsys, monkeypatch):
     restored(given, "--resume")
     assert np.array_equal(read(here / "restored/a.png"), read(here / "whole.png"))  # bit for bit
     assert not Job(Path(given), here / "restored/a.png").unfinished.exists()
+
+
+def test_how_to_go_on_is_said_in_words_that_work(here, capsys, monkeypatch):
+    from dipsearch.restoring.file import Restoration
+
+    monkeypatch.setattr(Restoration, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    restored(save(here / "a.png", pixels(20, 24)), "--overwrite", code=130)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.endswith("--resume") and "--overwrite" not in last
+
+
+def test_an_interruption_waits_for_the_end_of_a_step(here, monkeypatch):
+    """So that what is kept is a state of the fit, and going on gives the same picture."""
+    from dipsearch.fitting.step import Step
+
+    given, steps, plain = save(here / "a.png", pixels(20, 24)), [], Step._once
+    restored(given, "-o", "whole.png")
+
+    def once(self):
+        steps.append(1)
+        if len(steps) == 7:
+            signal.raise_signal(signal.SIGINT)
+        plain(self)
+
+    monkeypatch.setattr(Step, "_once", once)
+    restored(given, code=130)
+    assert len(steps) == 7
+    restored(given, "--resume")
+    assert len(steps) == 20
+    assert np.array_equal(read(here / "restored/a.png"), read(here / "whole.png"))
+
+
+def test_an_interrupted_pipe_gives_the_best_so_far(here, monkeypatch, capfdbinary):
+    from dipsearch.restoring.file import Restoration
+
+    plain = Restoration.run
+
+    def run(self, tell):
+        def stop(now, share):
+            tell(now, share)
+            raise KeyboardInterrupt
+
+        return plain(self, stop)
+
+    monkeypatch.setattr(Restoration, "run", run)
+    restored(save(here / "a.png", pixels(20, 24)), "-o", "-", code=130)
+    shown = capfdbinary.readouterr()
+    with Image.open(io.BytesIO(shown.out)) as picture:
+        assert picture.size == (24, 20)
+    assert b"the result is the best so far" in shown.err and b"--resume" not in shown.err
+
+
+def test_a_full_disk_costs_what_was_kept_and_not_the_picture(here, monkeypatch):
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr("torch.save", full)
+    restored(save(here / "a.png", pixels(20, 24)))
+    assert read(here / "restored/a.png").shape == (20, 24)
+
+
+@pytest.mark.parametrize("output", ["file/x.png", "folder.png", "a" * 250 + ".png"])
+def test_a_place_that_cannot_be_written_is_told_before_the_work(here, capsys, monkeypatch, output):
+    monkeypatch.setattr("dipsearch.restoring.work.Work.run", lambda *_: pytest.fail("no work is to begin"))
+    (here / "file").write_text("no folder")
+    (here / "folder.png.json").mkdir()
+    assert main(["restore", "denoise", save(here / "a.png", pixels(20, 24)), "-o", output, "--overwrite"]) in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -272,7 +272,14 @@ def test_the_answer_is_that_of_the_fit(quick):
     known = (torch.rand(1, 1, 20, 24, generator=seeded()) > 0.3).float()
     chosen = choose(load_task("inpaint"), genome=quick["genome"], iterations=4)
     plain = fit(chosen.genome, y * known, Mask(known), recipe=chosen.recipe, device="cpu", seed=5)
-    assert torch.equal(dipsearch.restore(y * known, Mask(known), seed=5, **quick), plain.x)
+    made = dipsearch.restore(y * known, Mask(known), seed=5, **quick)
+    assert torch.equal(made, torch.where(known.bool(), y, plain.x))  # what is known stays as it was
+
+
+def test_arrays_of_another_byte_order_are_pictures(quick):
+    y = np.arange(20 * 24).reshape(20, 24).astype(">u2")
+    made = dipsearch.restore(y, **quick)
+    assert made.dtype == np.uint16 and np.array_equal(made, dipsearch.restore(y.astype(np.uint16), **quick))
 
 
 def test_a_small_picture_becomes_a_large_one(quick):
@@ -286,6 +293,22 @@ def test_any_callable_is_an_operator(quick):
 
 
 @pytest.mark.parametrize(
+    ("operator", "settings", "message"),
+    [
+        (Mask(torch.zeros(1, 1, 20, 24)), {}, "leaves no pixel known"),
+        (Mask(torch.full((1, 1, 20, 24), 255.0)), {}, "1 where a pixel is known"),
+        (Mask(torch.ones(1, 1, 20, 25)), {}, "differ in size: 25x20 and 24x20"),
+        ("blur", {}, "a callable"),
+        (None, {"task": "sr"}, "task sr: which operator"),
+        (None, {"task": "inpaint"}, "task inpaint: which operator"),
+    ],
+)
+def test_an_operator_that_does_not_fit_is_an_error(quick, operator, settings, message):
+    with pytest.raises(UsageError, match=message):
+        dipsearch.restore(picture(20, 24), operator, **settings, **quick)
+
+
+@pytest.mark.parametrize(
     ("y", "message"),
     [
         ([[0.5]], "not list"),
@@ -295,6 +318,10 @@ def test_any_callable_is_an_operator(quick):
         (np.zeros((20, 24), np.int32), "torch.int32"),
         (np.full((20, 24), 200.0), "reach from 200 to 200"),
         (np.full((20, 24), np.nan), "not finite"),
+        (np.zeros((1, 3, 20, 24)), "this is (1, 3, 20, 24)"),
+        (np.zeros((0, 24)), "this is (0, 24)"),
+        (np.zeros((20, 24), object), "not object"),
+        (np.zeros((20, 24), np.longdouble), "not float128"),
     ],
 )
 def test_what_is_no_picture_is_an_error(quick, y, message):

@@ -61,7 +61,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer ve
             seconds = float(text) * unit
         except ValueError:
             seconds = -1.0
-        if not seconds >= 0:
+        if not 0 <= seconds < float("inf"):
             self.fail(f"{value!r}: write seconds, or a number with s, m, h or d, such as 9m", parameter, context)
         return seconds
 

@@ -1,6 +1,7 @@
 """`dipsearch restore`."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dipsearch.cli.terminal import Reporter
     from dipsearch.restoring.batch import Job
     from dipsearch.restoring.file import Restoration, Settings
+    from dipsearch.task import Task
 
 PIPE = "-"  # standard input or output
 
@@ -47,8 +49,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
-    default=Path("restored"),
+    default="restored",
     show_default=True,
     help="A folder; for one picture, it may be a file, or -: a PNG on standard output.",
 )
@@ -65,8 +66,13 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option("--reference", metavar="CLEAN", help="The clean picture, only to print PSNR and SSIM.")
 @click.option("--max-side", type=click.IntRange(16), help="Larger pictures are shrunk to so many pixels a side.")
 @click.option("--tile", type=click.IntRange(64), help="Pixels a side of tiles.  [default: as large as memory allows]")
-@click.option("--compare", is_flag=True, help="Write the picture before and after beside one another, too.")
-@click.option("--preview-every", type=options.Duration(), metavar="TIME", help="Write how far it is, so often.")
+@click.option("--compare", is_flag=True, help="Write before and after, too: RESULT.compare.png.")
+@click.option(
+    "--preview-every",
+    type=options.Duration(),
+    metavar="TIME",
+    help="Show how far it is: RESULT.unfinished/preview.png.",
+)
 @click.option("-r", "--recursive", is_flag=True, help="Folders within folders, too.")
 @click.option("--suffix", default="", help="Added to the names of the results.")
 @click.option("--ext", "extension", default="", metavar="EXT", help="Of the results: png, tif, …  [default: as it was]")
@@ -74,7 +80,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option("--overwrite", is_flag=True, help="Replace results that exist.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object for each picture on standard output.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing while it works.")
-@click.option("--threads", type=click.IntRange(1), help="Of the processor.  [default: all]")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Of the processor.  [default: all]")
 @options.precision
 @options.seed
 @options.device
@@ -83,7 +89,7 @@ def restore(
     command: str,
     task_name: str,
     inputs: tuple[str, ...],
-    output: Path,
+    output: str,
     preset: str,
     genome: str | None,
     iterations: int | None,
@@ -125,34 +131,39 @@ def restore(
     import torch
 
     from dipsearch.cli.terminal import reporting
-    from dipsearch.restoring.batch import jobs
+    from dipsearch.fitting.device import pick_device
+    from dipsearch.restoring.batch import bad_paths, jobs
     from dipsearch.restoring.file import Settings
     from dipsearch.restoring.masks import ALPHA
-    from dipsearch.task import load_task
 
     if resume and overwrite:
         raise UsageError("--resume keeps what is done, --overwrite replaces it: choose one")
+    read = _read({"--mask": None if mask == ALPHA else mask, "--reference": reference})
+    task = _task(task_name, factor, mask, invert_mask=invert_mask)
+    pick_device(device)  # an unknown one is told before all else
     if threads is not None:
         torch.set_num_threads(threads)
-    task = load_task(task_name)
-    if factor is not None:
-        task = task.with_operator(factor=int(factor))
-    for option, path in (("--mask", mask), ("--reference", reference)):
-        if path not in (None, ALPHA) and not Path(str(path)).is_file():
-            raise UsageError(f"{option}: {path}: no such file")
     recipe = {
         "iterations": iterations, "time_limit": time_limit or None, "ensemble": ensemble, "stop": stop,
         "precision": precision,
     }  # fmt: skip
     settings = Settings(task, preset, genome, recipe, sigma, mask, invert_mask, max_side, tile, seed, device, reference)
-    settings.choice(sigma if isinstance(sigma, float) else None)  # a wrong name or value is told before all else
-    with _piped(inputs, output) as (inputs, output, result):
+    settings.before_estimate()  # a wrong name or value is told before all else
+    if output == PIPE and (compare or preview_every):
+        raise UsageError(
+            f"--{'compare' if compare else 'preview-every'}: a file, but the result goes to standard output"
+        )
+    if output.endswith(("/", os.sep)) and not Path(output).exists():
+        with bad_paths():
+            Path(output).mkdir(parents=True)
+    given = (*inputs, output)
+    with _piped(inputs, output) as (inputs, place, result):
         ending = f".{extension.removeprefix('.')}" if extension else ""
-        work = jobs(inputs, output, recursive=recursive, suffix=suffix, extension=ending)
+        work = jobs(inputs, place, recursive=recursive, suffix=suffix, extension=ending, read=read, compare=compare)
         if reference is not None and len(work) > 1:
             raise UsageError("--reference: the clean picture of one picture, but there are several")
-        if not (resume or overwrite) and (there := [job.target for job in work if job.target.exists()]):
-            raise UsageError(f"{there[0]} exists; --resume keeps what is done, --overwrite replaces it")
+        if not overwrite:
+            _refuse_to_replace(work, settings, resume=resume, compare=compare)
         failures: list[str] = []
         with reporting(quiet=quiet) as reporter:
             batch = _Batch(reporter, settings, len(work), resume, compare, preview_every)
@@ -160,38 +171,96 @@ def restore(
                 try:
                     told = batch.restore(number, job)
                 except KeyboardInterrupt:
-                    batch.keep_best(command)
+                    batch.keep_best(None if PIPE in given else command)
+                    if result is not None and result.exists():
+                        _print(result.read_bytes())
                     return options.INTERRUPTED
                 except DipsearchError as error:
                     failures.append(_one_line(job, error))
                     if number + 1 < len(work):  # all are listed at the end
                         reporter.line(f"failed: {failures[-1]}")
+                    if as_json:
+                        _print(json.dumps({"input": str(job.source), "error": failures[-1]}) + "\n")
                     continue
                 if told is not None:
                     reporter.line(_summary(job, told))
-                    click.echo(json.dumps(told) if as_json else str(job.target), err=result is not None)
+                elif as_json:
+                    told = json.loads(job.record.read_text(encoding="utf-8"))
+                if told is not None:
+                    said = json.dumps(told) if as_json else str(job.target)
+                    click.echo(said, err=True) if result is not None else _print(said + "\n")
         if result is not None and not failures:
-            click.echo(result.read_bytes(), nl=False)
+            _print(result.read_bytes())
     for failure in failures:
         click.echo(f"failed: {failure}", err=True)
     return 1 if failures else 0
 
 
+def _read(named: dict[str, str | None]) -> list[Path]:
+    """The files that options name; UsageError where there is none."""
+    from dipsearch.restoring.batch import bad_paths
+
+    files = {option: Path(path) for option, path in named.items() if path is not None}
+    with bad_paths():
+        for option, path in files.items():
+            if not path.is_file():
+                raise UsageError(f"{option}: {path}: {'not a file' if path.exists() else 'no such file'}")
+    return list(files.values())
+
+
+def _task(name: str, factor: str | None, mask: str | None, *, invert_mask: bool) -> "Task":
+    """The task by its name; UsageError where an option is not for it, or one is missing."""
+    from dipsearch.operator import DownsampleOptions, MaskOptions
+    from dipsearch.task import load_task
+
+    task = load_task(name)
+    masked = isinstance(task.operator.options, MaskOptions)
+    if masked and mask is None:
+        raise UsageError("which pixels are missing? --mask FILE, white where they are, or --mask alpha")
+    given = {"--mask": mask is not None, "--invert-mask": invert_mask}
+    if not masked and any(given.values()):
+        raise UsageError(f"{next(filter(given.get, given))}: the task {task.name} takes none")
+    if factor is None:
+        return task
+    if not isinstance(task.operator.options, DownsampleOptions):
+        raise UsageError(f"--factor: the task {task.name} takes none")
+    return task.with_operator(factor=int(factor))
+
+
 @contextmanager
-def _piped(inputs: tuple[str, ...], output: Path) -> Iterator[tuple[tuple[str, ...], Path, Path | None]]:
+def _piped(inputs: tuple[str, ...], output: str) -> Iterator[tuple[tuple[str, ...], Path, Path | None]]:
     """Files in place of standard input and output (`-`), and the one that is to be printed, if any."""
-    if PIPE not in (*inputs, str(output)):
-        yield inputs, output, None
+    if PIPE not in (*inputs, output):
+        yield inputs, Path(output), None
         return
     if len(inputs) > 1:
         raise UsageError("-: standard input or output is one picture, but there are several inputs")
     with TemporaryDirectory() as folder:
         if inputs[0] == PIPE:
+            if sys.stdin is None:
+                raise UsageError("-: there is no standard input")
             given = Path(folder) / "stdin.png"  # whatever it is: the content tells
             given.write_bytes(sys.stdin.buffer.read())
             inputs = (str(given),)
         printed = Path(folder) / "stdout.png"
-        yield (inputs, printed, printed) if str(output) == PIPE else (inputs, output, None)
+        yield (inputs, printed, printed) if output == PIPE else (inputs, Path(output), None)
+
+
+def _print(text: str | bytes) -> None:
+    """On standard output; DipsearchError where it is full or closed."""
+    try:
+        click.echo(text, nl=False)
+    except OSError as error:
+        raise DipsearchError(f"standard output: {error.strerror}") from None
+
+
+def _refuse_to_replace(work: list["Job"], settings: "Settings", *, resume: bool, compare: bool) -> None:
+    """UsageError where a file exists that is not what goes on here."""
+    for job in work:
+        there = job.in_the_way(settings, resume=resume, compare=compare)
+        if there is not None:
+            how = "was made otherwise" if resume else "--resume keeps what is done"
+            raise UsageError(f"{there} exists; {how}, --overwrite replaces it")
 
 
 @dataclass
@@ -229,13 +298,16 @@ class _Batch:
             now.preview()
             self.seen = time.monotonic()
 
-    def keep_best(self, command: str) -> None:
-        """Write the best so far, and say how to go on."""
-        again = command if self.resume else f"{command} --resume"
+    def keep_best(self, command: str | None) -> None:
+        """Write the best so far, and say how to go on, where a command does."""
         kept = "nothing of this picture is done yet"
         if self.now is not None and self.now.answers:
             self.now.write({"complete": False, "stop_reason": ["interrupted"]})
             kept = f"{self.now.job.target} is the best so far"
+        if command is None:
+            self.reporter.line("\ninterrupted; the result is the best so far")
+            return
+        again = command.replace(" --overwrite", "") + ("" if self.resume else " --resume")
         self.reporter.line(f"\ninterrupted; {kept}. Go on with:\n  {again}")
 
 

@@ -117,6 +117,11 @@ class Ensemble:
             uncertainty=answers.std(0),
         )
 
+    @property
+    def whole(self) -> bool:
+        """As of a `Fitting`."""
+        return all(member.whole for member in self.members)
+
     def state(self) -> dict[str, Any]:
         """As `Fitting.state`."""
         return {

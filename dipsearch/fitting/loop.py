@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dipsearch.error import Diverged, FitError, OutOfMemory, UsageError, unknown
 from dipsearch.fitting import heap
 from dipsearch.fitting.device import pick_device
+from dipsearch.fitting.interrupt import interrupts_wait
 from dipsearch.fitting.plan import Plan, bytes_of, plan
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.fitting.step import LOSSES, Snapshot, Step
@@ -135,6 +136,7 @@ class Fitting:
                 heap.prepare(self.plan.keep)
             self._step = self._make_step(self.plan)
         self._truth = None if self.truth is None else self.truth.to(self._device)
+        self.whole = True  # not in the middle of a step, where an interruption leaves no state to go on from
         self._pending: Snapshot | None = None  # a snapshot not yet known to be good
         self._good: tuple[float, Snapshot] | None = None  # its dB, and the snapshot
 
@@ -194,13 +196,16 @@ class Fitting:
             return False
         with self._timed():
             while self.iteration < target:
-                self._step()
-                self.iteration += 1
+                with interrupts_wait():
+                    self.whole = False
+                    self._step()
+                    self.iteration += 1
+                    self.whole = True
         return True
 
     def settle(self) -> None:
         """Wait for what was asked for and, where a check is due, do it."""
-        with self._timed():
+        with interrupts_wait(), self._timed():
             if self._device.type == "cuda":
                 torch.cuda.synchronize()
             if self.iteration % CHECK_EVERY == 0 or self.iteration == self.recipe.iterations:

@@ -43,7 +43,9 @@ class Photo:
     @property
     def opaque(self) -> float:
         """The alpha of what is not transparent at all."""
-        return 1.0 if self.dtype in FLOATS else self.high
+        if self.dtype not in FLOATS:
+            return self.high
+        return 1.0 if self.alpha is None else max(1.0, float(self.alpha.max()))  # some count to 255
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ from dipsearch.photo.content import ORIENTATION, RESOLUTION, Raster, check_pages
 
 KNOWN_DEPTH = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "GIF", "WEBP", "TGA", "PCX")  # 8 bits where Pillow says so
 
+LEFT_OUT = {"gamma": "gamma", "xmp": "XMP", "XML:com.adobe.xmp": "XMP", "comment": "comment", "photoshop": "IPTC"}
+
 
 def decode_pillow(path: Path, picture: Image.Image) -> Raster:
     """Any picture that Pillow does not cut to 8 bits unseen: the caller has seen to that."""
@@ -31,6 +33,10 @@ def with_metadata(samples: np.ndarray, picture: Image.Image, notes: list[str]) -
     exif = _exif(picture)
     if picture.format != "TIFF" and set(exif) - {ORIENTATION, *RESOLUTION}:
         notes.append("EXIF data, such as the camera's: left out")
+    left = [word for key, word in LEFT_OUT.items() if picture.info.get(key)]
+    left += ["text"] if getattr(picture, "text", None) else []
+    if left:
+        notes.append(f"{', '.join(left)}: left out")
     icc, dpi = picture.info.get("icc_profile"), resolution(picture.info.get("dpi"))
     return Raster(samples, exif.get(ORIENTATION, 1), icc, dpi, tuple(notes))
 

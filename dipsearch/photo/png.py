@@ -11,6 +11,7 @@ from PIL import Image
 from dipsearch.error import UsageError
 from dipsearch.photo.content import EXTRA, Photo, Raster, check_pages, check_size
 from dipsearch.photo.pillow import with_metadata
+from dipsearch.photo.silence import no_stderr
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 
@@ -25,7 +26,8 @@ def decode_deep_png(path: Path, file: BinaryIO) -> Raster:
         except ImportError:
             raise UsageError(f"{path}: 16-bit colour PNG would be cut to 8 bits; save it as TIFF, or {EXTRA}") from None
         file.seek(0)
-        samples = np.atleast_3d(imagecodecs.png_decode(file.read()))
+        with no_stderr():  # of libpng, which warns of what it does itself
+            samples = np.atleast_3d(imagecodecs.png_decode(file.read()))
         return with_metadata(samples, picture, [])
 
 

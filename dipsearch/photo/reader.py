@@ -14,6 +14,8 @@ from dipsearch.photo.content import FLOATS, LARGEST, Photo, Raster
 from dipsearch.photo.pillow import decode_pillow
 from dipsearch.photo.silence import no_warnings, reason
 
+SIDEWAYS = (5, 6, 7, 8)  # orientations that change width and height
+
 
 def load_photo(path: Path) -> Photo:
     """Read a picture file: PNG, JPEG, TIFF, BMP, WebP, and what else Pillow opens.
@@ -46,6 +48,9 @@ def _decode(path: Path, file: BinaryIO) -> Raster:
     if depth == 16 and colours != 0:  # 0 is grey alone
         return png.decode_deep_png(path, file)
     with Image.open(file) as picture:
+        clear = picture.info.get("transparency")
+        if depth < 8 and colours == 0 and isinstance(clear, int):  # Pillow makes 8 bits of the levels, but not of this
+            picture.info["transparency"] = clear * 255 // (2**depth - 1)
         raster = decode_pillow(path, picture)
         if depth < 8 and picture.mode == "L":
             return replace(raster, notes=(*raster.notes, f"{depth}-bit grey: written with 8 bits"))
@@ -66,7 +71,8 @@ def _photo(path: Path, raster: Raster) -> Photo:
         low, high = 0.0, float(np.iinfo(samples.dtype).max)
         scaled = colour.astype(np.float32) / np.float32(high)
     x = torch.from_numpy(scaled).movedim(2, 0)[None].contiguous()
-    return Photo(x, alpha, name, low, high, raster.icc or None, raster.dpi, raster.notes)
+    dpi = raster.dpi[::-1] if raster.dpi and raster.orientation in SIDEWAYS else raster.dpi
+    return Photo(x, alpha, name, low, high, raster.icc or None, dpi, raster.notes)
 
 
 def _upright(samples: np.ndarray, orientation: object) -> np.ndarray:

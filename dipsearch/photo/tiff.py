@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, of both byte orders
 ICC_PROFILE = 34675  # a tag
 UNSPECIFIED, PREMULTIPLIED = 0, 1  # meanings of a further sample
+LEFT_OUT = {270: "description", 315: "artist", 33432: "copyright"}  # tags
+
+
+def _own_words(description: object) -> bool:
+    """Whether tifffile wrote it: the shape of the array."""
+    return str(description).startswith('{"shape"')
 
 
 def decode_tiff(path: Path, file: BinaryIO) -> Raster:
@@ -57,6 +63,8 @@ def decode_tiff(path: Path, file: BinaryIO) -> Raster:
                 raise UsageError(f"{path}: TIFF with {name} compression and these samples needs {EXTRA}") from None
             return _by_pillow(path, file)
         samples = _samples(path, page, _channels_last(path, page, stored), notes)
+        left = [word for tag, word in LEFT_OUT.items() if (said := page.tags.valueof(tag)) and not _own_words(said)]
+        notes += [f"{', '.join(left)}: left out"] if left else []
         return Raster(samples, orientation, bytes(icc) if icc else None, dpi(page), tuple(notes))
 
 

@@ -57,8 +57,15 @@ def restore(
         UsageError: the picture, the operator or the settings do not fit together.
         FitError: the fit failed.
     """
+    if not (operator is None or callable(operator)):
+        raise UsageError(f"an operator is a callable on (1, C, H, W), not {type(operator).__name__}")
     observed = _observation(y, checked=operator is None or isinstance(operator, tuple(TASKS)))
-    chosen = choose(load_task(task or TASKS.get(type(operator), "denoise")), preset, genome, **settings)
+    undone = load_task(task or TASKS.get(type(operator), "denoise"))
+    if operator is None and undone.operator.name != "identity":
+        raise UsageError(f"task {undone.name}: which operator made the picture?")
+    if isinstance(operator, Mask):
+        _check_mask(operator.known, observed)
+    chosen = choose(undone, preset, genome, **settings)
     found = fit(
         chosen.genome,
         observed,
@@ -69,7 +76,19 @@ def restore(
         size=size,
         callback=callback,
     )
-    return _alike(found.x, y)
+    x = torch.where(operator.known.cpu().bool(), observed, found.x) if isinstance(operator, Mask) else found.x
+    return _alike(x, y)
+
+
+def _check_mask(known: Tensor, y: Tensor) -> None:
+    """UsageError where a mask says nothing of a picture."""
+    if known.shape[-2:] != y.shape[-2:]:
+        sizes = " and ".join(f"{shape[-1]}x{shape[-2]}" for shape in (known.shape, y.shape))
+        raise UsageError(f"the mask and the picture differ in size: {sizes}")
+    if not ((known == 0) | (known == 1)).all():
+        raise UsageError("a mask is 1 where a pixel is known, and 0 where it is a hole")
+    if not known.any():
+        raise UsageError("the mask leaves no pixel known")
 
 
 def _observation(y: Any, *, checked: bool) -> Tensor:
@@ -78,11 +97,13 @@ def _observation(y: Any, *, checked: bool) -> Tensor:
         x = y.detach().cpu()
         whole = x.reshape((1,) * (4 - x.ndim) + x.shape) if 2 <= x.ndim <= 4 else x
     elif isinstance(y, np.ndarray):
-        x = torch.from_numpy(np.ascontiguousarray(y))
-        whole = x[None, None] if x.ndim == 2 else x.movedim(2, 0)[None] if x.ndim == 3 else x
+        if y.dtype.kind not in "uif" or y.dtype.itemsize > 8:
+            raise UsageError(f"a picture has unsigned integers of 8 or 16 bits, or floats, not {y.dtype}")
+        x = torch.from_numpy(np.array(y, dtype=y.dtype.newbyteorder("="), order="C"))
+        whole = x[None, None] if x.ndim == 2 else x.movedim(2, 0)[None] if x.ndim == 3 else x.new_empty(0)
     else:
         raise UsageError(f"a picture is a tensor or an array, not {type(y).__name__}")
-    if whole.ndim != 4 or whole.shape[0] != 1 or (checked and whole.shape[1] not in (1, 3)):
+    if whole.ndim != 4 or not whole.numel() or whole.shape[0] != 1 or (checked and whole.shape[1] not in (1, 3)):
         raise UsageError(
             "a picture is a tensor (1, C, h, w), (C, h, w) or (h, w), or an array (h, w, C) or (h, w), with one or "
             f"three channels; this is {tuple(y.shape)}"
@@ -98,7 +119,7 @@ def _observation(y: Any, *, checked: bool) -> Tensor:
 
 def _alike(x: Tensor, y: Picture) -> Picture:
     """A restored picture (1, C, H, W) in y's type, form and range."""
-    kind = y.dtype if isinstance(y, Tensor) else torch.from_numpy(np.empty(0, y.dtype)).dtype
+    kind = y.dtype if isinstance(y, Tensor) else torch.from_numpy(np.empty(0, y.dtype.newbyteorder("="))).dtype
     x = (x.clamp(0, 1) * LEVELS[kind]).round().to(kind) if kind in LEVELS else x.to(kind)
     if isinstance(y, Tensor):
         return x.reshape(x.shape[4 - y.ndim :]).to(y.device)

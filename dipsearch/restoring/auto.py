@@ -34,7 +34,7 @@ def genome_for(
     device: str,
     timeout: float | None = None,
     watch: Callable[[Event], None] = lambda event: None,
-) -> Path:
+) -> Path | None:
     """Search for the genome that predicts known pixels of this picture best, and write it to a file in `folder`.
 
     The same arguments go on with a search that was interrupted, and look up one that has ended.
@@ -47,8 +47,12 @@ def genome_for(
         folder: of the study.
         seed: of the study.
         device: where fits run.
-        timeout: seconds, after which no trial starts; None: as the preset says.
+        timeout: seconds, after which no trial starts; one may be predicted to take a third of them. None: as the
+            preset says.
         watch: told every Event of the search.
+
+    Returns:
+        The file; None: no genome could be fitted in that time.
 
     Raises:
         DipsearchError: no genome could be fitted.
@@ -60,7 +64,9 @@ def genome_for(
     if known is not None:
         write_png(1 - known, mask)
     damaged = task.with_images("search", [str(source)]).without_truth(None if known is None else str(mask))
-    effort = damaged.search[PRESET].changed(HOLD_OUT, timeout=timeout)
+    effort = damaged.search[PRESET].changed(
+        HOLD_OUT, timeout=timeout, max_seconds=None if timeout is None else max(timeout / 3, 1e-3)
+    )
     space, store = load_space(SPACE), RunStore(folder / "runs")
     settings = Settings(damaged, space, PRESET, effort, seed, device=device, goals=("held-out",), start=(usual.genome,))
     study = folder / "study"
@@ -68,6 +74,8 @@ def genome_for(
     with work.opened():
         work.run()
     ranking = search_ranking(store, task.name, work.protocol.scope(work.instances))
+    if ranking.empty and timeout is not None:
+        return None
     if ranking.empty:
         raise DipsearchError(f"{source}: no genome of the space {SPACE} could be fitted to it")
     best = ranking.iloc[0]

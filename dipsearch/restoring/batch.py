@@ -1,20 +1,33 @@
 """Files to restore, and where the results go: nothing is overwritten, lost or done twice."""
 
+import contextlib
 import glob
 import json
+import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dipsearch.atomic import write_atomically
 from dipsearch.dataset import sha256
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.image import EXTENSIONS
 from dipsearch.run import hashed
 
 WILD = "*?["
+RECORD, UNFINISHED, STRIP = ".json", ".unfinished", ".compare.png"  # added to a result's name
+KEPT = re.compile("[0-9a-f]{16}")  # folders of fits, by the hash of their settings
+FOREIGN = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".svg", ".pdf", ".exr", ".npy")
+
+
+class Identified(Protocol):
+    """Settings, of which a picture's result depends."""
+
+    def identity(self, source: Path) -> dict[str, Any]:
+        """What decides the result, as plain data."""
 
 
 @dataclass(frozen=True)
@@ -27,22 +40,53 @@ class Job:
     @property
     def record(self) -> Path:
         """The file that says how the copy was made."""
-        return self.target.with_name(f"{self.target.name}.json")
+        return self.target.with_name(f"{self.target.name}{RECORD}")
 
     @property
     def unfinished(self) -> Path:
         """The folder of what is kept while the work lasts."""
-        return self.target.with_name(f"{self.target.name}.unfinished")
+        return self.target.with_name(f"{self.target.name}{UNFINISHED}")
 
     @property
     def preview(self) -> Path:
         """The file that shows how far it is."""
-        return self.target.with_name(f"{self.target.stem}_preview.png")
+        return self.unfinished / "preview.png"
 
     @property
     def strip(self) -> Path:
         """The file that shows the picture before and after."""
-        return self.target.with_name(f"{self.target.stem}_compare.png")
+        return self.target.with_name(f"{self.target.name}{STRIP}")
+
+    def made(self, *, compare: bool) -> list[Path]:
+        """The files that are there in the end."""
+        return [self.target, self.record, *([self.strip] if compare else [])]
+
+    def kept(self, settings: dict[str, Any]) -> Path:
+        """The folder of the fits with these settings, while they last."""
+        return self.unfinished / hashed(settings)
+
+    def prepare(self, settings: dict[str, Any]) -> Path:
+        """Make that folder; UsageError where the copy could not be written beside it."""
+        try:
+            for path in (self.target, self.record):
+                if path.is_dir():
+                    raise UsageError(f"{path}: cannot be written: it is a folder")
+            self.kept(settings).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.target}: cannot be written: {error.strerror}") from None
+        return self.kept(settings)
+
+    def in_the_way(self, settings: "Identified", *, resume: bool, compare: bool) -> Path | None:
+        """A file that exists and would be lost; none where these settings made it, or have begun to."""
+        there = [path for path in self.made(compare=compare) if os.path.lexists(path)]
+        if not there:
+            return None
+        if resume:
+            with contextlib.suppress(DipsearchError):  # a source that cannot be read made nothing
+                mine = settings.identity(self.source)
+                if self.done(mine) or self.kept(mine).is_dir():
+                    return None
+        return there[0]
 
     def done(self, settings: dict[str, Any]) -> bool:
         """Whether the copy exists as these settings make it, by its record."""
@@ -54,9 +98,13 @@ class Job:
             return False
 
     def tidy(self) -> None:
-        """Remove what was kept while the work lasted."""
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        self.preview.unlink(missing_ok=True)
+        """Remove what was kept while the work lasted, and nothing else."""
+        with contextlib.suppress(OSError):
+            self.preview.unlink(missing_ok=True)
+            for folder in self.unfinished.iterdir():
+                if KEPT.fullmatch(folder.name):
+                    shutil.rmtree(folder, ignore_errors=True)
+            self.unfinished.rmdir()
 
     def write_record(self, settings: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
         """Say beside the copy how it was made."""
@@ -73,8 +121,25 @@ class Job:
         return record
 
 
+@contextlib.contextmanager
+def bad_paths() -> Iterator[None]:
+    """What the system says of a path, such as that its name is too long, as a UsageError."""
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{str(error.filename)[:100]}: {error.strerror}") from None
+
+
+@bad_paths()
 def jobs(
-    inputs: Sequence[str], output: Path, *, recursive: bool = False, suffix: str = "", extension: str = ""
+    inputs: Sequence[str],
+    output: Path,
+    *,
+    recursive: bool = False,
+    suffix: str = "",
+    extension: str = "",
+    read: Sequence[Path] = (),
+    compare: bool = False,
 ) -> list[Job]:
     """What is to be done.
 
@@ -84,24 +149,36 @@ def jobs(
         recursive: folders within folders, too.
         suffix: added to names.
         extension: of the copies, such as `.png`; empty: that of the source.
+        read: other files that are read, such as a mask.
+        compare: the picture before and after is written, too.
+
+    Of a folder, copies that were made in it before are no inputs.
 
     Raises:
         UsageError: an input does not exist or holds no picture, or a copy would be an input or another copy.
     """
+    if {"/", os.sep} & set(suffix):
+        raise UsageError(f"--suffix: {suffix}: a part of a name, not of a path")
+    if extension and extension.lower() not in EXTENSIONS:
+        raise UsageError(f"--ext: {extension.removeprefix('.')}: choose from {_known_extensions()}")
     found: list[tuple[Path, Path]] = []  # a file, and its place under the output
     for given in inputs:
         for path in _expanded(given):
             if path.is_dir():
                 entries = sorted(path.rglob("*") if recursive else path.iterdir())
-                inside = [entry for entry in entries if _picture(entry)]
+                inside = [entry for entry in entries if _picture(entry) and not _made_before(entry, output)]
                 if not inside:
-                    raise UsageError(f"{path}: no picture in this folder; known extensions: {', '.join(EXTENSIONS)}")
+                    raise UsageError(f"{path}: no picture in this folder; known extensions: {_known_extensions()}")
                 found += [(entry, entry.relative_to(path)) for entry in inside]
             else:
                 found.append((path, Path(path.name)))
+    if output.suffix.lower() in FOREIGN and not output.is_dir():
+        raise UsageError(f"{output}: not a format that is written; choose from {_known_extensions()}")
     file = not output.is_dir() and (output.suffix.lower() in EXTENSIONS or output.exists())
     if file and len(found) > 1:
         raise UsageError(f"{output}: several pictures need a folder")
+    if file and (suffix or extension):
+        raise UsageError(f"--suffix and --ext name files in a folder, but {output} is a file")
     if file:
         made = [Job(found[0][0], output)]
     else:
@@ -109,8 +186,25 @@ def jobs(
             Job(source, output / place.with_name(f"{place.stem}{suffix}{extension or place.suffix}"))
             for source, place in found
         ]
-    _refuse_losses(made)
+    _refuse_losses(made, read, compare)
     return made
+
+
+def _known_extensions() -> str:
+    return ", ".join(each.removeprefix(".") for each in EXTENSIONS)
+
+
+def _made_before(path: Path, output: Path) -> bool:
+    """Whether a file under the output is a copy, or belongs to one."""
+    if output.resolve() not in path.resolve().parents:
+        return False
+    if any(parent.name.endswith(UNFINISHED) for parent in path.parents):
+        return True
+    record = path.with_name(path.name.removesuffix(STRIP) + RECORD)
+    try:
+        return "settings_hash" in json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _expanded(given: str) -> list[Path]:
@@ -128,13 +222,14 @@ def _picture(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and path.is_file()
 
 
-def _refuse_losses(made: list[Job]) -> None:
-    sources = {job.source.resolve() for job in made}
+def _refuse_losses(made: list[Job], read: Sequence[Path], compare: bool) -> None:
+    sources = {path.resolve() for path in (*(job.source for job in made), *read)}
     targets: dict[Path, Path] = {}
     for job in made:
-        target = job.target.resolve()
-        if target in sources:
-            raise UsageError(f"{job.target}: this is an input; name another output, or add --suffix")
-        if other := targets.get(target):
-            raise UsageError(f"{other} and {job.source} would both become {job.target}; restore them one by one")
-        targets[target] = job.source
+        for path in job.made(compare=compare):
+            target = path.resolve()
+            if target in sources:
+                raise UsageError(f"{path}: this is an input; name another output, or add --suffix")
+            if other := targets.get(target):
+                raise UsageError(f"{other} and {job.source} would both become {path}; restore them one by one")
+            targets[target] = job.source

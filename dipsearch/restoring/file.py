@@ -17,14 +17,14 @@ from dipsearch.error import UsageError
 from dipsearch.image import read, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
-from dipsearch.photo import Photo, check_photo, load_photo, save_photo
+from dipsearch.photo import SMALLEST, Photo, check_photo, load_photo, save_photo
 from dipsearch.restoring.auto import genome_for
 from dipsearch.restoring.batch import Job
 from dipsearch.restoring.choice import Choice, choose
 from dipsearch.restoring.masks import ALPHA, known_pixels, shrunk_mask
 from dipsearch.restoring.noise import estimate_sigma
 from dipsearch.restoring.work import Work
-from dipsearch.run import environment, hashed
+from dipsearch.run import environment
 from dipsearch.search.study import Event
 from dipsearch.task import Task
 
@@ -74,9 +74,13 @@ class Settings:
         genome = None if self.genome == AUTO else self.genome
         return choose(self.task, self.preset, genome, **self.recipe, sigma=sigma)
 
+    def before_estimate(self) -> Choice:
+        """The choice before a picture's noise is known: a level that is to be estimated is set to 1."""
+        return self.choice(1.0 if self.sigma == AUTO else self.sigma)  # type: ignore[arg-type]
+
     def identity(self, source: Path) -> dict[str, Any]:
         """What decides the result, as plain data."""
-        chosen = self.choice(self.sigma if isinstance(self.sigma, float) else None)
+        chosen = self.before_estimate()
         return {
             "task": self.task.name,
             "operator": self.task.operator.model_dump(),
@@ -124,12 +128,12 @@ class Restoration:
         if settings.sigma == AUTO:
             shown = operator.known if isinstance(operator, Mask) else None
             self.sigma = max(255 * estimate_sigma(self.y, shown), 0.1)
-        folder = self.job.unfinished / hashed(self.identity)
+        self.started = time.monotonic()
+        folder = self.job.prepare(self.identity)
         self.choice = self._choice(folder, known)
         self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
         self.answers: dict[int, Tensor] = {}
         self.iteration, self.fit_db, self.rate = 0, float("nan"), 0.0
-        self.started = time.monotonic()
 
     def _choice(self, folder: Path, known: Tensor | None) -> Choice:
         """The genome and recipe, for this picture's noise; found by a search on it, where that is wanted."""
@@ -150,7 +154,10 @@ class Restoration:
             watch=self.watch,
         )
         rest = settings.recipe if limit is None else settings.recipe | {"time_limit": limit / 2}
-        return replace(settings, genome=str(file), recipe=rest).choice(sigma)
+        if file is None:  # the time was too short for one fit
+            return usual
+        chosen = replace(settings, genome=str(file), recipe=rest).choice(sigma)
+        return replace(chosen, name=f"found on it: {chosen.genome.key()[:8]}")
 
     def run(self, tell: Callable[["Restoration", float], None]) -> dict[str, Any]:
         """Restore it, and give back the record. `tell` is given the share that is done, every 10 iterations."""
@@ -254,5 +261,9 @@ def _shrunk(photo: Photo, max_side: int | None) -> Photo:
     if max_side is None or max(height, width) <= max_side:
         return photo
     scale = max_side / max(height, width)
-    size = (max(1, math.floor(height * scale)), max(1, math.floor(width * scale)))
+    size = (math.floor(height * scale), math.floor(width * scale))
+    if min(size) < SMALLEST:
+        raise UsageError(
+            f"--max-side {max_side} leaves {size[1]}x{size[0]}; at least {SMALLEST} pixels a side are needed"
+        )
     return replace(photo, x=F.interpolate(photo.x, size, mode="area"))

@@ -1,6 +1,7 @@
 """The fits that restore one picture: tile by tile, kept in a folder, so that an interrupted one goes on."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipsearch.atomic import write_atomically
+from dipsearch.error import DipsearchError
 from dipsearch.fitting.device import memory_of, pick_device
 from dipsearch.fitting.engine import start
 from dipsearch.fitting.loop import Fit
@@ -87,12 +89,15 @@ class Work:
         try:
             kept.fitting.advance()
         except KeyboardInterrupt:
-            kept.save(now=True)
+            with suppress(DipsearchError):  # a full disk
+                if kept.fitting.whole:
+                    kept.save(now=True)
             raise
         made = kept.fitting.result()
         plain = {name: value for name, value in vars(made).items() if name != "oracle"}
-        write_atomically(done, lambda temporary: torch.save(plain, temporary))
-        kept.drop()
+        with suppress(DipsearchError):  # a full disk: what was kept goes for nothing, the picture may yet be written
+            write_atomically(done, lambda temporary: torch.save(plain, temporary))
+            kept.drop()
         return made
 
     def _part(self, number: int) -> tuple[Tensor, nn.Module]:
