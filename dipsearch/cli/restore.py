@@ -164,33 +164,17 @@ def restore(
             raise UsageError("--reference: the clean picture of one picture, but there are several")
         if not overwrite:
             _refuse_to_replace(work, settings, resume=resume, compare=compare)
-        failures: list[str] = []
         with reporting(quiet=quiet) as reporter:
-            batch = _Batch(reporter, settings, len(work), resume, compare, preview_every)
-            for number, job in enumerate(work):
-                try:
-                    told = batch.restore(number, job)
-                except KeyboardInterrupt:
-                    batch.keep_best(None if PIPE in given else command)
-                    if result is not None and result.exists():
-                        _print(result.read_bytes())
-                    return options.INTERRUPTED
-                except DipsearchError as error:
-                    failures.append(_one_line(job, error))
-                    if number + 1 < len(work):  # all are listed at the end
-                        reporter.line(f"failed: {failures[-1]}")
-                    if as_json:
-                        _print(json.dumps({"input": str(job.source), "error": failures[-1]}) + "\n")
-                    continue
-                if told is not None:
-                    reporter.line(_summary(job, told))
-                elif as_json:
-                    told = json.loads(job.record.read_text(encoding="utf-8"))
-                if told is not None:
-                    said = json.dumps(told) if as_json else str(job.target)
-                    click.echo(said, err=True) if result is not None else _print(said + "\n")
-        if result is not None and not failures:
+            batch = _Batch(reporter, settings, work, resume, compare, preview_every, as_json, result)
+            try:
+                failures = batch.run()
+            except KeyboardInterrupt:
+                batch.keep_best(None if PIPE in given else command)
+                failures = None
+        if result is not None and result.exists():
             _print(result.read_bytes())
+    if failures is None:
+        return options.INTERRUPTED
     for failure in failures:
         click.echo(f"failed: {failure}", err=True)
     return 1 if failures else 0
@@ -265,18 +249,48 @@ def _refuse_to_replace(work: list["Job"], settings: "Settings", *, resume: bool,
 
 @dataclass
 class _Batch:
-    """Pictures that are restored one after the other, and what is said of it."""
+    """Pictures that are restored one after the other, and what is said of it.
+
+    `printed` is the result that goes to standard output, which has no place for words then.
+    """
 
     reporter: "Reporter"
     settings: "Settings"
-    count: int
+    work: list["Job"]
     resume: bool
     compare: bool
     preview_every: float | None
+    as_json: bool
+    printed: Path | None
     now: "Restoration | None" = None
     seen: float = 0.0
 
-    def restore(self, number: int, job: "Job") -> dict[str, Any] | None:
+    def run(self) -> list[str]:
+        """Restore all, and give back what failed, a line each."""
+        failures = []
+        for number, job in enumerate(self.work):
+            try:
+                told = self._restore(number, job)
+            except DipsearchError as error:
+                failures.append(_one_line(job, error))
+                if number + 1 < len(self.work):  # all are listed at the end
+                    self.reporter.line(f"failed: {failures[-1]}")
+                if self.as_json:
+                    self._say(json.dumps({"input": str(job.source), "error": failures[-1]}))
+                continue
+            if self.as_json:
+                self._say(json.dumps(told or json.loads(job.record.read_text(encoding="utf-8"))))
+            elif told is not None:
+                self._say(str(job.target))
+        return failures
+
+    def _say(self, line: str) -> None:
+        if self.printed is None:
+            _print(f"{line}\n")
+        else:
+            click.echo(line, err=True)
+
+    def _restore(self, number: int, job: "Job") -> dict[str, Any] | None:
         """The record of a picture; None where it is done already."""
         from dipsearch.restoring.file import Restoration
 
@@ -289,11 +303,12 @@ class _Batch:
         told = self.now.run(lambda now, share: self._tell(now, number, share))
         if self.compare:
             self.now.strip()
+        self.reporter.line(_summary(job, told))
         return told
 
     def _tell(self, now: "Restoration", number: int, share: float) -> None:
-        text = f"{number + 1}/{self.count}  {now.job.source.name}  {now.state}"
-        self.reporter.update(number + share, self.count, text)
+        text = f"{number + 1}/{len(self.work)}  {now.job.source.name}  {now.state}"
+        self.reporter.update(number + share, len(self.work), text)
         if self.preview_every and time.monotonic() - self.seen > self.preview_every:
             now.preview()
             self.seen = time.monotonic()
