@@ -3,6 +3,7 @@
     python -m benchmarks.step                         # every cell that is missing, then the table
     python -m benchmarks.step --families hourglass --sizes 256 --widths 128 --budget 300
     python -m benchmarks.step --sharing               # eight small fits at once, and one after the other
+    DIPSEARCH_KEEP=4 python -m benchmarks.step ...    # with more memory: a cell of its own
 
 Cells are kept in a JSON-lines file as they come. Time: the median over rounds, in each of which both sides take
 one untimed and some timed steps. The paper loop runs with the C library's allocator as a process has it; the
@@ -11,6 +12,7 @@ steps above what it held before the network was made.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -26,6 +28,7 @@ from benchmarks.report import FOLDER, append, load, write
 from dipsearch.fitting import heap
 from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.loop import Fitting, advance_together
+from dipsearch.fitting.plan import KEEP
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.network.build import cost
@@ -73,6 +76,7 @@ def cell(family: str, width: int, size: int, precision: str) -> dict:
     heap.give_back()
     price = cost(genome, size, size)
     row = {"family": family, "width": width, "size": size, "asked": precision, "precision": engine.plan.precision}
+    row["keep"] = os.environ.get(KEEP)
     row |= {"recompute": engine.plan.recompute, "predicted": engine.plan.memory / 2**20, "gflop": price.gflop}
     row |= {"parameters": price.parameters, "ms": milliseconds, "memory_steps": MEMORY_STEPS}
     del paper, engine
@@ -143,7 +147,10 @@ def table(path: Path) -> pd.DataFrame:
                 "network": f"{row['family']}, {row['width']}",
                 "size": row["size"],
                 "GFLOP": f"{row['gflop']:.1f}",
-                "precision": row["precision"] + (", recomputing" if row["recompute"] else ""),
+                "precision": ", ".join(
+                    [row["precision"], *(["recomputing"] if row["recompute"] else [])]
+                    + ([f"{KEEP}={row['keep']}"] if row.get("keep") else [])
+                ),
                 "paper loop, ms": f"{paper:.0f}" if paper > 20 else f"{paper:.1f}",
                 "engine, ms": f"{engine:.0f}" if engine > 20 else f"{engine:.1f}",
                 "times faster": f"{paper / engine:.2f}",
@@ -192,7 +199,8 @@ def main() -> None:
     if given.sharing:
         return sharing()
     path = given.out / "step.jsonl"
-    done = {(row["family"], row["width"], row["size"], row["asked"]) for row in load(path)}
+    keep = os.environ.get(KEEP)
+    done = {(row["family"], row["width"], row["size"], row["asked"]) for row in load(path) if row.get("keep") == keep}
     wanted = [(f, w, s, given.precision) for f in given.families for s in given.sizes for w in given.widths]
     started, peak = time.perf_counter(), None
     for each in wanted:
@@ -202,7 +210,8 @@ def main() -> None:
         append(path, cell(*each) | {"peak": peak})
         print("measured", *each, file=sys.stderr)
     notes = [
-        "GFLOP: of the convolutions, forward and backward. Peak: a 4096 x 4096 matrix product in that precision.",
+        "GFLOP: of the convolutions, forward and backward, as if all were direct; filtered ones need fewer.",
+        "Peak: a 4096 x 4096 matrix product in that precision.",
         "Memory: the most a process held over so many steps, less what it held after a tiny fit.",
     ]
     title = "One step: engine and paper loop"

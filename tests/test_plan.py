@@ -286,6 +286,22 @@ def test_a_small_fit_keeps_its_heap_and_a_large_or_recomputing_one_does_not(mach
     assert planned("float32").recompute and not planned("float32").keep
 
 
+@pytest.mark.parametrize(("given", "keep"), [("100", True), ("0", False)])
+def test_the_environment_says_how_much_a_fit_may_keep(machine, monkeypatch, given, keep):
+    machine(100 * GIB)
+    monkeypatch.setattr(planning, "RECOMPUTE_ABOVE", 0)
+    monkeypatch.setenv(planning.KEEP, given)
+    assert planned("float32").keep is keep and planned("float32").recompute is not keep
+
+
+@pytest.mark.parametrize("given", ["much", "-1", "nan", ""])
+def test_an_environment_that_says_nonsense_is_an_error(machine, monkeypatch, given):
+    machine(100 * GIB)
+    monkeypatch.setenv(planning.KEEP, given)
+    with pytest.raises(UsageError, match="a number of GiB"):
+        planned("float32")
+
+
 # Captured steps
 
 

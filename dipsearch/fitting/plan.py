@@ -1,5 +1,6 @@
 """How a fit is computed: in which precision, and whether cheap steps are done twice to save memory."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dipsearch.error import OutOfMemory
+from dipsearch.error import OutOfMemory, UsageError
 from dipsearch.fitting import heap
 from dipsearch.fitting.capture import WARM_UP
 from dipsearch.fitting.device import memory_of
@@ -20,6 +21,7 @@ from dipsearch.network.build import cost
 # Bytes of a fit on the CPU. Above, the allocator cannot keep what a step frees (`heap`), and clearing fresh memory
 # costs more than making maps again; it leaves the machine usable, too.
 RECOMPUTE_ABOVE = 2**30
+KEEP = "DIPSEARCH_KEEP"  # of the environment: so many GiB instead, and freed memory stays up to there
 USABLE = 0.9  # of the device's memory, so that a prediction may be some percent short
 FASTER = 0.95  # of the seconds in float32: what bfloat16 has to take to be chosen
 STEPS = 2  # timed, after one to warm up; on CUDA, after the graph was captured
@@ -62,9 +64,10 @@ def plan(
 
     def smallest(name: str) -> Plan | None:
         kept = cost(genome, *size, image_channels, name)
-        if kept.memory <= min(limit, RECOMPUTE_ABOVE) or (device.type == "cuda" and kept.memory <= limit):
+        keepable, worth_keeping = _most_kept()
+        if kept.memory <= min(limit, keepable) or (device.type == "cuda" and kept.memory <= limit):
             whole = kept.memory + kept_bytes
-            if device.type == "cpu" and whole <= heap.WORTH_KEEPING and heap.HOLES * whole <= limit:
+            if device.type == "cpu" and whole <= worth_keeping and heap.HOLES * whole <= limit:
                 return Plan(name, False, int(heap.HOLES * whole), keep=True)
             return Plan(name, False, whole)
         less = cost(genome, *size, image_channels, name, recompute=True)
@@ -91,6 +94,20 @@ def plan(
             f"but {device.type} has {memory_of(device) / gib:.1f} GiB; shrink the picture, or take a narrower network"
         )
     return found
+
+
+def _most_kept() -> tuple[float, float]:
+    """Bytes of a fit above which maps are made again, and above which freed memory goes back; UsageError where the
+    environment says nonsense."""
+    if (given := os.environ.get(KEEP)) is None:
+        return RECOMPUTE_ABOVE, heap.WORTH_KEEPING
+    try:
+        most = float(given) * 2**30
+    except ValueError:
+        most = -1.0
+    if not most >= 0:
+        raise UsageError(f"{KEEP}={given}: a number of GiB")
+    return most, most
 
 
 def has_bfloat16(device: torch.device) -> bool:
