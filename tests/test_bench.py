@@ -104,6 +104,7 @@ def test_the_fits_are_every_genome_once_and_a_quarter_again(small):
 # Making it
 
 
+@pytest.mark.slow
 def test_parts_are_made_apart_and_packed_together(small):
     folder, task = small / "bench", task_of(small)
     assert collect(folder, task, part=(0, 2), budget=0) == 15
@@ -140,6 +141,7 @@ def test_a_row_says_what_its_fit_was(small):
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in row.items() if k != "seconds"}
 
 
+@pytest.mark.slow
 def test_rows_are_made_again(small, capsys):
     folder, task = small / "bench", task_of(small)
     collect(folder, task)
@@ -156,6 +158,7 @@ def test_rows_are_made_again(small, capsys):
     assert main(command) == 1
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_and_reports(small, capsys):
     folder, task = str(small / "bench"), task_of(small)
     assert main(["bench", "collect", "--task", task, "--folder", folder]) == 0
@@ -313,6 +316,7 @@ def test_failed_fits_and_other_spaces_do_not_count(table):
     assert correlations(broken, origin="bench").set_index("number").loc["honest_10", "genomes"] == 38
 
 
+@pytest.mark.slow
 def test_the_report_is_written_beside_the_tables(small, capsys):
     folder, task = small / "bench", task_of(small)
     collect(folder, task)

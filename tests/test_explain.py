@@ -437,6 +437,7 @@ def test_the_table_says_what_the_numbers_are(tmp_path: Path) -> None:
     assert any(line.split() == ["3", "never", "tried", "0"] for line in lines)
 
 
+@pytest.mark.slow
 def test_formats_hold_the_same_numbers(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = {}
     for form in FORMATS:
@@ -510,6 +511,7 @@ def test_the_figure_says_the_same_as_the_table_in_long_studies(planted: Path, tm
 # A real search
 
 
+@pytest.mark.slow
 def test_a_search_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     for name in "abc":

@@ -534,6 +534,7 @@ def test_an_output_without_a_finite_loss_stays_out_of_the_average():
     assert torch.equal(step.mean.value, before)
 
 
+@pytest.mark.slow
 def test_the_function_and_its_package_do_not_hide_each_other():
     code = """
 import dipsearch

@@ -201,6 +201,7 @@ def test_a_genome_above_a_limit_is_pruned_unfitted_and_the_sampler_is_told(room,
     assert work.best_value() is None
 
 
+@pytest.mark.slow
 def test_limits_part_the_dear_from_the_cheap(room):
     searched(room, trials=6)
     prices = sorted({run["gflop"] for run in runs_in(room)})
@@ -368,6 +369,7 @@ def test_a_screen_lets_the_better_half_pass_once_it_has_seen_enough():
         Screen("speed")
 
 
+@pytest.mark.slow
 def test_a_screened_search_notes_scores_and_fits_no_genome_in_the_lower_half(room):
     write_task(room, effort={"trials": 20})
     _, trials = searched(room, screen=Screen("smoothness"))

@@ -509,6 +509,7 @@ def affordable(genome: Genome, height: int, width: int) -> Genome:
     return genome if parameter_count(net) * math.prod(padded) < 1e9 else thin(genome)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", catalog.names("search_spaces"))
 @quick
 @given(

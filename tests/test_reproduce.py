@@ -98,6 +98,7 @@ def parameters(name, row, **sides):
     return cost(planned.candidates[row].genome, 64, 64, channels).parameters
 
 
+@pytest.mark.slow
 def test_the_networks_are_those_of_papers_and_code():
     assert parameters("set9-25", "DIP") == 2_217_831
     assert parameters("set9-25", "NAS-DIP") == 3_924_867

@@ -225,6 +225,7 @@ def test_a_trial_that_was_half_stored_fits_only_what_is_missing(room):
 # Pruning
 
 
+@pytest.mark.slow
 def test_bad_trials_are_pruned_at_a_rung_and_listed(room):
     write_task(room, effort={"start_up": 2}, recipe={"iterations": 48})
     work, trials = searched(room, trials=10, sampler="tpe", pruner="halving")
@@ -277,6 +278,7 @@ def test_a_network_that_cannot_be_is_pruned_with_the_reason(room):
 DIVERGING = {"depth": 5, "channels_down": 16, "channels_up": 16, "norm": "none", "activation": "none"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [1, 5])
 def test_a_fit_that_diverges_is_a_stored_failure_and_a_pruned_trial(room, pictures):
     write_task(room, search=pictures, recipe={"learning_rate": 10, "iterations": 32})
@@ -320,6 +322,7 @@ def eight_pictures(room, start):
     write_space(room, genes=genes, template=template, start=start)
 
 
+@pytest.mark.slow
 def test_with_enough_pictures_trials_are_pruned_by_a_paired_test(room):
     good = write(room / "good.yaml", TINY | {"channels_down": 8, "channels_up": 8})
     bad = write(room / "bad.yaml", TINY | {"channels_down": 1, "channels_up": 1, "kernel_down": 1, "norm": "none"})
@@ -339,6 +342,7 @@ def test_with_enough_pictures_trials_are_pruned_by_a_paired_test(room):
     assert work.instances and max(values for values in seen.values()) < max(best.values())
 
 
+@pytest.mark.slow
 def test_a_second_study_over_stored_runs_prunes_like_the_first(room):
     good = write(room / "good.yaml", TINY | {"channels_down": 8, "channels_up": 8})
     bad = write(room / "bad.yaml", TINY | {"channels_down": 1, "channels_up": 1, "kernel_down": 1, "norm": "none"})
