@@ -49,6 +49,10 @@ class Mask(nn.Module):
         """NCHW of the mask's height and width to the same, with zeros in the holes."""
         return x * self.known.to(x.dtype)
 
+    def filled(self, y: Tensor, x: Tensor) -> Tensor:
+        """y where it is known, and x in the holes."""
+        return torch.where(self.known.to(y.device).bool(), y, x)
+
 
 class Downsample(Lanczos2):
     """A(x): the paper's Lanczos2 downsampling by `factor`, of sides that it divides.

@@ -295,7 +295,7 @@ class _Batch:
         from dipsearch.restoring.file import Restoration
 
         self.now, self.seen = None, time.monotonic()
-        if self.resume and job.done(self.settings.identity(job.source)):
+        if self.resume and job.target.exists() and job.done(self.settings.identity(job.source)):
             job.tidy()  # what a kill between the last two steps left
             self.reporter.line(f"{job.target}: done already")
             return None

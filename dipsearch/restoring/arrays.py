@@ -76,7 +76,7 @@ def restore(
         size=size,
         callback=callback,
     )
-    x = torch.where(operator.known.cpu().bool(), observed, found.x) if isinstance(operator, Mask) else found.x
+    x = operator.filled(observed, found.x) if isinstance(operator, Mask) else found.x
     return _alike(x, y)
 
 

@@ -116,7 +116,7 @@ class Work:
 
     def picture(self, x: Tensor) -> Tensor:
         """The picture to deliver, of an answer: pixels that a mask knows stay as they were."""
-        return torch.where(self.operator.known.bool(), self.y, x) if isinstance(self.operator, Mask) else x
+        return self.operator.filled(self.y, x) if isinstance(self.operator, Mask) else x
 
     @property
     def observed(self) -> Tensor:
