@@ -83,9 +83,14 @@ def read(name: str, *, grey: bool = False) -> Tensor:
     if photo.dtype in FLOATS:
         raise UsageError(f"{path}: floating-point pictures have no known range; save it with 8 or 16 bits")
     x = photo.x
-    if grey and x.shape[1] == 3:
-        x = (x * torch.tensor(GREY_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
-    return x if grey or x.shape[1] == 3 else x.expand(-1, 3, -1, -1).contiguous()
+    return to_grey(x) if grey else x.expand(-1, 3, -1, -1).contiguous()
+
+
+def to_grey(x: Tensor) -> Tensor:
+    """(1, 1 or 3, H, W) to (1, 1, H, W): the luma of colours."""
+    if x.shape[1] == 1:
+        return x
+    return (x * torch.tensor(GREY_WEIGHTS)[:, None, None]).sum(1, keepdim=True)
 
 
 def read_mask(path: str, size: tuple[int, int] | None = None) -> Tensor:

@@ -243,6 +243,11 @@ def test_a_picture_may_come_and_go_by_pipes(here):
     made = subprocess.run(words, input=Path(given).read_bytes(), capture_output=True, check=True)
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(made.stdout))), read(here / "file.png"))
     assert not (here / "restored").exists()
+    words[words.index("-o") + 1] = "out.png"
+    subprocess.run(words, input=Path(given).read_bytes(), capture_output=True, check=True)
+    assert json.loads((here / "out.png.json").read_text())["input"] == "-"
+    broken = subprocess.run([*words, "--overwrite"], input=b"no picture", capture_output=True, check=False)
+    assert broken.returncode == 1 and broken.stderr.startswith(b"failed: -: not a readable picture")
 
 
 def test_quiet_says_only_what_was_made(here, capsys):
@@ -285,6 +290,7 @@ def test_broken_files_are_listed_and_the_others_restored(here, capsys):
         (["denoise", "a.png", "--stop", "soon"], "soon"),
         (["denoise", "a.png", "--factor", "2"], "factor"),
         (["denoise", "a.png", "--resume", "--overwrite"], "choose one"),
+        (["denoise", "a.png", "--time-limit", "0"], "no time at all"),
         (["denoise", "a.png", "--reference", "b.png"], "--reference: b.png: no such file"),
         (["denoise", "a.png", "--reference", "."], "--reference: .: not a file"),
         (["denoise", "a.png", "--reference", "x" * 300], "File name too long"),
@@ -330,6 +336,41 @@ def test_a_reference_of_another_size_is_told_before_the_work(here, capsys, monke
     save(here / "a.png", pixels(20, 24))
     restored("a.png", "--reference", save(here / "b.png", pixels(24, 20)), code=1)
     assert "differ in size: 20x24 and 24x20" in capsys.readouterr().err
+
+
+def test_a_floating_point_picture_is_compared_by_its_values(here, capsys):
+    given = pixels(20, 24).astype(np.float32) * 40 - 300
+    save(here / "a.tif", given)
+    told = []
+    for reference in (given, given + 3060):  # the same, and off by 0.3 of the range
+        clean = save(here / "clean.tif", reference)
+        restored("a.tif", "--json", "--overwrite", "--reference", clean)
+        told.append(json.loads(capsys.readouterr().out))
+    assert told[0]["psnr"] == pytest.approx(told[0]["fit_db"], abs=0.01)
+    assert told[1]["psnr"] < told[0]["psnr"] - 0.5
+    restored("a.tif", "--overwrite", "--reference", save(here / "b.png", pixels(20, 24)), code=1)
+    assert "b.png: uint8, but the picture is float32" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_search_sees_the_picture_as_it_is_fitted(here, monkeypatch, capsys):
+    """Shrunk, with the holes of the shrunk mask, and of any depth."""
+    seen = []
+
+    def look(task, y, known, usual, folder, **_):
+        seen.append((y, known))
+        return None  # no time for a fit
+
+    monkeypatch.setattr("dipsearch.restoring.file.genome_for", look)
+    save(here / "a.tif", pixels(80, 96).astype(np.float32) / 3)
+    holes = np.zeros((80, 96), np.uint8)
+    holes[16:18, 32:34] = 255
+    save(here / "holes.png", holes)
+    words = ["--mask", "holes.png", "--max-side", "48", "--genome", "auto", "--iterations", "20", "--time-limit", "9s"]
+    assert main(["restore", "inpaint", "a.tif", *words]) == 0
+    ((y, known),) = seen
+    assert y.shape == known.shape == (1, 1, 40, 48) and 0 <= y.min() < y.max() <= 1
+    assert known.logical_not().nonzero().tolist() == [[0, 0, 8, 16]]
 
 
 def test_a_mask_is_shrunk_with_its_picture(here):

@@ -17,6 +17,7 @@ from dipsearch.catalog import names
 from dipsearch.error import UsageError
 from dipsearch.fitting.engine import fit
 from dipsearch.fitting.recipe import Recipe
+from dipsearch.image import read
 from dipsearch.operator import Downsample, Identity, Mask
 from dipsearch.reproduce.table import load_table, plan
 from dipsearch.restoring.auto import genome_for
@@ -339,7 +340,15 @@ def test_a_search_on_the_picture_finds_a_genome_of_its_own(room, monkeypatch):
     member = load_space(str(room / "space.yaml")).sample(5)
     usual, events = choose(task, genome=str(write(room / "usual.yaml", member.data()))), []
     look_up = lambda: genome_for(  # noqa: E731
-        task, room / "5.png", None, usual, room / "auto", seed=0, device="cpu", watch=events.append
+        task,
+        read(str(room / "5.png")),
+        None,
+        usual,
+        room / "auto",
+        about="5",
+        seed=0,
+        device="cpu",
+        watch=events.append,
     )
     file = dipsearch.load_genome(str(look_up()))
     first = next(event for event in events if event.kind == "end")

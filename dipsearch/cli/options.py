@@ -47,10 +47,13 @@ precision = click.option(
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer versions only
-    """Seconds, or a number with a unit: 90, 90s, 9m, 2h."""
+    """Seconds, or a number with a unit: 90, 90s, 9m, 2h; `positive`: more than none."""
 
     name = "duration"
     units: ClassVar = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def __init__(self, *, positive: bool = False) -> None:
+        self.positive = positive
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
         """To seconds."""
@@ -61,6 +64,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer ve
             seconds = float(text) * unit
         except ValueError:
             seconds = -1.0
+        if self.positive and seconds == 0:
+            self.fail("no time at all; leave it out for no limit", parameter, context)
         if not 0 <= seconds < float("inf"):
             self.fail(f"{value!r}: write seconds, or a number with s, m, h or d, such as 9m", parameter, context)
         return seconds

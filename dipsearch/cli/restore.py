@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option("--preset", default="balanced", show_default=True, help="fast, balanced or best.")
 @click.option("--genome", metavar="NAME", help="A name or a file; auto: a search on the picture first.")
 @click.option("--iterations", type=click.IntRange(1), help="At most so many, in place of the preset's.")
-@click.option("--time-limit", type=options.Duration(), metavar="TIME", help="Of each picture: 90, 9m, 2h.")
+@click.option("--time-limit", type=options.Duration(positive=True), metavar="TIME", help="Of each picture: 90, 9m, 2h.")
 @click.option("--ensemble", type=click.IntRange(1, 64), help="The mean of so many fits.")
 @click.option("--stop", metavar="RULE", help="When to stop, in place of the preset's rule.")
 @click.option("--sigma", type=Sigma(), help="Level of the noise, of 255, where the fit stops; auto: estimated.")
@@ -144,7 +144,7 @@ def restore(
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = {
-        "iterations": iterations, "time_limit": time_limit or None, "ensemble": ensemble, "stop": stop,
+        "iterations": iterations, "time_limit": time_limit, "ensemble": ensemble, "stop": stop,
         "precision": precision,
     }  # fmt: skip
     settings = Settings(task, preset, genome, recipe, sigma, mask, invert_mask, max_side, tile, seed, device, reference)
@@ -160,6 +160,8 @@ def restore(
     with _piped(inputs, output) as (inputs, place, result):
         ending = f".{extension.removeprefix('.')}" if extension else ""
         work = jobs(inputs, place, recursive=recursive, suffix=suffix, extension=ending, read=read, compare=compare)
+        if given[0] == PIPE:
+            work = [replace(job, label=PIPE) for job in work]
         if reference is not None and len(work) > 1:
             raise UsageError("--reference: the clean picture of one picture, but there are several")
         if not overwrite:
@@ -276,7 +278,7 @@ class _Batch:
                 if number + 1 < len(self.work):  # all are listed at the end
                     self.reporter.line(f"failed: {failures[-1]}")
                 if self.as_json:
-                    self._say(json.dumps({"input": str(job.source), "error": failures[-1]}))
+                    self._say(json.dumps({"input": job.name, "error": failures[-1]}))
                 continue
             if self.as_json:
                 self._say(json.dumps(told or json.loads(job.record.read_text(encoding="utf-8"))))
@@ -301,13 +303,15 @@ class _Batch:
             return None
         self.now = Restoration(job, self.settings, self.reporter.trial)
         told = self.now.run(lambda now, share: self._tell(now, number, share))
+        if self.printed is not None:
+            told["output"] = PIPE
         if self.compare:
             self.now.strip()
         self.reporter.line(_summary(job, told))
         return told
 
     def _tell(self, now: "Restoration", number: int, share: float) -> None:
-        text = f"{number + 1}/{len(self.work)}  {now.job.source.name}  {now.state}"
+        text = f"{number + 1}/{len(self.work)}  {Path(now.job.name).name}  {now.state}"
         self.reporter.update(number + share, len(self.work), text)
         if self.preview_every and time.monotonic() - self.seen > self.preview_every:
             now.preview()
@@ -328,7 +332,7 @@ class _Batch:
 
 def _one_line(job: "Job", error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if text.startswith(str(job.source)) else f"{job.source}: {text}"
+    return f"{job.name}: {text.removeprefix(f'{job.source}: ')}"
 
 
 def _summary(job: "Job", told: dict[str, Any]) -> str:
@@ -337,5 +341,5 @@ def _summary(job: "Job", told: dict[str, Any]) -> str:
     noise = "" if told["sigma"] is None else f"sigma {told['sigma']:.1f}"
     parts = f"{told['tiles']} tiles" if told["tiles"] > 1 else ""
     stopped = f"stopped at {max(told['iterations'])} ({', '.join(told['stop_reason'])})"
-    words = (str(job.target), stopped, f"fit {told['fit_db']:.2f} dB", judged, noise, parts, *told["notes"])
+    words = (told["output"], stopped, f"fit {told['fit_db']:.2f} dB", judged, noise, parts, *told["notes"])
     return "  ".join(word for word in (*words, f"{told['seconds']:.0f} s") if word)

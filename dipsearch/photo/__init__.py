@@ -3,7 +3,7 @@
 This is the one decoder. What it cannot keep it says (`Photo.notes`), or refuses.
 """
 
-from dipsearch.photo.content import FLOATS, LARGEST, SMALLEST, Photo
+from dipsearch.photo.content import FLOATS, LARGEST, SMALLEST, Photo, blank
 from dipsearch.photo.formats import EXTENSIONS, FORMATS, check_photo
 from dipsearch.photo.reader import load_photo
 from dipsearch.photo.writer import save_photo
@@ -15,6 +15,7 @@ __all__ = [
     "LARGEST",
     "SMALLEST",
     "Photo",
+    "blank",
     "check_photo",
     "load_photo",
     "save_photo",

@@ -48,6 +48,11 @@ class Photo:
         return 1.0 if self.alpha is None else max(1.0, float(self.alpha.max()))  # some count to 255
 
 
+def blank(x: Tensor) -> Photo:
+    """A Photo of (1, C, H, W) in [0, 1] that no file held: 16 bits, and nothing beside the colours."""
+    return Photo(x, None, "uint16", 0.0, 65535.0, None, None, ())
+
+
 @dataclass(frozen=True)
 class Raster:
     """What a decoder gives: (H, W, 1 to 4) samples as stored, the last one of 2 or 4 being alpha."""

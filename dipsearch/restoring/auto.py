@@ -11,6 +11,7 @@ from dipsearch.error import DipsearchError
 from dipsearch.genome import parse_genome
 from dipsearch.image import write_png
 from dipsearch.leaderboard import search_ranking
+from dipsearch.photo import blank, save_photo
 from dipsearch.restoring.choice import Choice
 from dipsearch.run import RunStore
 from dipsearch.search.goals import HOLD_OUT
@@ -25,11 +26,12 @@ SPACE = "small"
 
 def genome_for(
     task: Task,
-    source: Path,
+    y: Tensor,
     known: Tensor | None,
     usual: Choice,
     folder: Path,
     *,
+    about: str,
     seed: int,
     device: str,
     timeout: float | None = None,
@@ -41,10 +43,11 @@ def genome_for(
 
     Args:
         task: what is to be undone.
-        source: the picture's file.
+        y: the observation, (1, C, H, W) in [0, 1]; the search sees it with 16 bits.
         known: 1 where a pixel is known, (1, 1, H, W), if some are missing.
         usual: what would be taken without a search; it is tried first, if the space has it.
         folder: of the study.
+        about: what the picture is called.
         seed: of the study.
         device: where fits run.
         timeout: seconds, after which no trial starts; one may be predicted to take a third of them. None: as the
@@ -60,10 +63,11 @@ def genome_for(
     file = folder / "genome.yaml"
     if file.exists():
         return file
-    mask = folder / "mask.png"
+    picture, mask = folder / "picture.png", folder / "mask.png"
+    save_photo(y, picture, blank(y))
     if known is not None:
         write_png(1 - known, mask)
-    damaged = task.with_images("search", [str(source)]).without_truth(None if known is None else str(mask))
+    damaged = task.with_images("search", [str(picture)]).without_truth(None if known is None else str(mask))
     effort = damaged.search[PRESET].changed(
         HOLD_OUT, timeout=timeout, max_seconds=None if timeout is None else max(timeout / 3, 1e-3)
     )
@@ -77,10 +81,10 @@ def genome_for(
     if ranking.empty and timeout is not None:
         return None
     if ranking.empty:
-        raise DipsearchError(f"{source}: no genome of the space {SPACE} could be fitted to it")
+        raise DipsearchError(f"{about}: no genome of the space {SPACE} could be fitted to it")
     best = ranking.iloc[0]
     data = {
-        "about": f"found by dipsearch for {source.name} ({best['name']} of {len(ranking)})",
+        "about": f"found by dipsearch for {about} ({best['name']} of {len(ranking)})",
         **({"recipe": best["recipe_changes"]} if best["recipe_changes"] else {}),
         "genome": parse_genome(best["genome"]).data(),
     }

@@ -32,10 +32,16 @@ class Identified(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A picture's file, and that of its restored copy."""
+    """A picture's file, and that of its restored copy; `label` is what the first is called, if not by its path."""
 
     source: Path
     target: Path
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the picture is called."""
+        return self.label or str(self.source)
 
     @property
     def record(self) -> Path:
@@ -109,7 +115,7 @@ class Job:
     def write_record(self, settings: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
         """Say beside the copy how it was made."""
         record = {
-            "input": str(self.source),
+            "input": self.name,
             "output": str(self.target),
             **told,
             "settings": settings,

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from dipsearch.dataset import sha256
 from dipsearch.error import UsageError
-from dipsearch.image import read, write_png
+from dipsearch.image import to_grey, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
-from dipsearch.photo import SMALLEST, Photo, check_photo, load_photo, save_photo
+from dipsearch.photo import FLOATS, SMALLEST, Photo, check_photo, load_photo, save_photo
 from dipsearch.restoring.auto import genome_for
 from dipsearch.restoring.batch import Job
 from dipsearch.restoring.choice import Choice, choose
@@ -117,20 +117,20 @@ class Restoration:
             known = known_pixels(settings.mask, whole, invert=settings.invert_mask)
             operator: nn.Module = Mask(shrunk_mask(known, self.photo.x.shape[-2:]))
         else:
-            known, operator = None, _drawn(settings, self.photo.x)
+            operator = _drawn(settings, self.photo.x)
+        shown = operator.known if isinstance(operator, Mask) else None
         if settings.mask == ALPHA and whole.alpha is not None:  # used up: nothing is transparent any more
             self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.opaque))
         size = [side * settings.factor for side in self.photo.x.shape[-2:]]
         check_photo(self.job.target, self.photo, size)
-        self.clean = _clean(settings.reference, (1, self.photo.x.shape[1], *size))
+        self.clean = _clean(settings.reference, self.photo, size)
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
         self.sigma = settings.sigma
         if settings.sigma == AUTO:
-            shown = operator.known if isinstance(operator, Mask) else None
             self.sigma = max(255 * estimate_sigma(self.y, shown), 0.1)
         self.started = time.monotonic()
         folder = self.job.prepare(self.identity)
-        self.choice = self._choice(folder, known)
+        self.choice = self._choice(folder, shown)
         self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
         self.answers: dict[int, Tensor] = {}
         self.iteration, self.fit_db, self.rate = 0, float("nan"), 0.0
@@ -144,10 +144,11 @@ class Restoration:
         limit = usual.recipe.time_limit
         file = genome_for(
             settings.task,
-            self.job.source,
+            self.y,
             known,
             usual,
             folder / "search",
+            about=Path(self.job.name).name,
             seed=settings.seed,
             device=settings.device,
             timeout=None if limit is None else limit / 2,
@@ -236,15 +237,22 @@ class Restoration:
         return {"psnr": round(psnr(x, self.clean, metric), 3), "ssim": round(ssim(x, self.clean, metric), 4)}
 
 
-def _clean(reference: str | None, shape: tuple[int, ...]) -> Tensor | None:
-    """The reference, if there is one, in the shape of the result."""
+def _clean(reference: str | None, photo: Photo, size: list[int]) -> Tensor | None:
+    """The reference, if there is one, with the channels and on the scale of `photo`, (1, C, *size)."""
     if reference is None:
         return None
-    clean = read(reference, grey=shape[1] == 1)
-    if clean.shape != shape:
-        sizes = " and ".join(f"{width}x{height}" for *_, height, width in (clean.shape, shape))
+    clean = load_photo(Path(reference))
+    if list(clean.x.shape[-2:]) != size:
+        sizes = " and ".join(f"{width}x{height}" for *_, height, width in (clean.x.shape, size))
         raise UsageError(f"{reference}: the reference and the result differ in size: {sizes}")
-    return clean
+    x = clean.x
+    if photo.dtype in FLOATS or clean.dtype in FLOATS:  # no range of their own: the values are compared
+        if (photo.dtype in FLOATS) != (clean.dtype in FLOATS):
+            raise UsageError(
+                f"{reference}: {clean.dtype}, but the picture is {photo.dtype}: which values are the same?"
+            )
+        x = (x * (clean.high - clean.low) + clean.low - photo.low) / (photo.high - photo.low)
+    return to_grey(x) if photo.x.shape[1] == 1 else x.expand(-1, 3, -1, -1)
 
 
 def _drawn(settings: Settings, y: Tensor) -> nn.Module:
