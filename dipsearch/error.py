@@ -37,6 +37,12 @@ class OutOfMemory(FitError):
     reason = "out-of-memory"
 
 
+class WorkerKilled(FitError):
+    """The fit has ended the process that it ran in, again and again."""
+
+    reason = "killed"
+
+
 def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
     """The one way to say that a name is not known."""
     return f"unknown {kind} {str(name)!r}; choose from: {', '.join(sorted(choices))}"

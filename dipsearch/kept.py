@@ -19,6 +19,36 @@ SAVE_EVERY = 60.0  # seconds between two states of a fit
 Begun = TypeVar("Begun", Fitting, Ensemble, Fitting | Ensemble)
 
 
+def read_kept(path: Path) -> dict[str, Any] | None:
+    """What a file keeps of a fit (`state`, `gathered`); None where there is none, or it is torn."""
+    if not path.exists():
+        return None
+    try:
+        # On the CPU, wherever the fit runs: states of generators are read there only, the rest is copied over.
+        return dict(torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception:  # whatever reading a torn file runs into
+        return None
+
+
+def write_kept(path: Path, kept: dict[str, Any]) -> None:
+    """Keep a fit; DipsearchError where it cannot be written."""
+    write_atomically(path, lambda temporary: torch.save(kept, temporary))
+
+
+def going_on(
+    begin: Callable[[], Begun], kept: dict[str, Any] | None, gathered: dict[str, Any]
+) -> tuple[Begun, dict[str, Any]]:
+    """A fit that goes on from what was kept, with what was gathered; where that is of no use, one that begins."""
+    fitting = begin()
+    if kept is None:
+        return fitting, gathered
+    try:
+        fitting.resume(kept["state"])
+        return fitting, kept["gathered"]
+    except Exception:  # of another version or device, and half taken over perhaps
+        return begin(), gathered
+
+
 class Kept(Generic[Begun]):
     """A fit whose state is written to a file now and then.
 
@@ -29,16 +59,9 @@ class Kept(Generic[Begun]):
     """
 
     def __init__(self, path: Path, begin: Callable[[], Begun], gathered: dict[str, Any]) -> None:
-        self.path, self.gathered, self._last = path, gathered, time.monotonic()
-        self.fitting: Begun = begin()
-        if path.exists():
-            try:
-                # On the CPU, wherever the fit runs: states of generators are read there only, the rest is copied over.
-                kept = torch.load(path, weights_only=True, map_location="cpu")
-                self.fitting.resume(kept["state"])
-                self.gathered = kept["gathered"]
-            except Exception:  # torn, of another version or device: of no use, and half taken over perhaps
-                self.fitting = begin()
+        self.path, self._last = path, time.monotonic()
+        self.fitting: Begun
+        self.fitting, self.gathered = going_on(begin, read_kept(path), gathered)
 
     def save(self, *, now: bool = False) -> None:
         """Write the state: where the last time is long ago, if that can be done; or `now`, DipsearchError where it
@@ -55,5 +78,4 @@ class Kept(Generic[Begun]):
         self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        kept = {"state": self.fitting.state(), "gathered": self.gathered}
-        write_atomically(self.path, lambda temporary: torch.save(kept, temporary))
+        write_kept(self.path, {"state": self.fitting.state(), "gathered": self.gathered})

@@ -53,7 +53,7 @@ def test_a_search_runs_as_many_trials_as_asked(room):
 
 
 def test_the_score_is_the_mean_honest_psnr_of_the_run_files(room):
-    work, trials = searched(room, trials=3)
+    work, trials = searched(room, trials=3, pruner="none")
     runs = runs_in(room)
     for trial in trials:
         key = work.settings.space.genome(trial.params).key()
@@ -83,10 +83,21 @@ def test_the_same_seed_gives_the_same_trials_and_values(room):
     assert values_of(first) != values_of(other)
 
 
+def begun_fits(monkeypatch):
+    """The keys of the genomes whose fits begin, one for each."""
+    keys, leg = [], Protocol.leg
+
+    def noted(self, genome, **part):
+        if not part.get("kept"):
+            keys.append(genome.key())
+        return leg(self, genome, **part)
+
+    monkeypatch.setattr(Protocol, "leg", noted)
+    return keys
+
+
 def test_a_genome_that_comes_again_is_not_fitted_again(room, monkeypatch):
-    fits = []
-    fitting = Protocol.fitting
-    monkeypatch.setattr(Protocol, "fitting", lambda *given: fits.append(given) or fitting(*given))
+    fits = begun_fits(monkeypatch)
     write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE)
     work, trials = searched(room, trials=7)
     keys = {work.settings.space.genome(trial.params).key() for trial in trials}
@@ -256,9 +267,7 @@ def test_bad_trials_are_pruned_at_a_rung_and_listed(room):
 def test_a_network_that_was_pruned_is_pruned_again_without_a_fit(room, monkeypatch):
     write_task(room, effort={"start_up": 1}, recipe={"iterations": 40})
     write_space(room, genes={"kernel": [1, 3]}, template=TINY_TEMPLATE | {"norm": "none"})
-    fits = []
-    fitting = Protocol.fitting
-    monkeypatch.setattr(Protocol, "fitting", lambda *given: fits.append(given[1].key()) or fitting(*given))
+    fits = begun_fits(monkeypatch)
     work, _ = searched(room, trials=6, sampler="tpe", pruner="halving")
     first, *again = work.pruned
     assert first[1].startswith("rung:")
@@ -682,7 +691,7 @@ def test_a_fit_of_a_rerun_that_fails_is_kept_and_not_tried_again(room):
 
 def begun_rerun(room, monkeypatch, stop_at):
     """A rerun whose first fit is interrupted at an iteration; its state is kept at every check."""
-    monkeypatch.setattr(kept, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr("dipsearch.search.leg.SAVE_EVERY", 0.0)
     work = rerun_in(room, named=["published.yaml"], seeds=1)
 
     def interrupt(name, instance, iteration, psnr):
@@ -718,7 +727,7 @@ def test_an_interrupted_fit_of_a_rerun_goes_on_where_it_was(room, monkeypatch, t
 
 def test_a_disk_that_is_full_does_not_end_a_fit_for_want_of_its_state(room, monkeypatch):
     monkeypatch.chdir(room)
-    monkeypatch.setattr(kept, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr("dipsearch.search.leg.SAVE_EVERY", 0.0)
     monkeypatch.setattr(kept.torch, "save", full)
     assert [run["status"] for run in rerun_in(room, named=["published.yaml"], seeds=1).run(ignore)][-1] == "ok"
 

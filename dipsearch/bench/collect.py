@@ -16,7 +16,8 @@ from dipsearch.bench.design import Entry, fits, protocol_of
 from dipsearch.bench.table import SCORE, STEPS, have, part_path
 from dipsearch.error import FitError
 from dipsearch.run import OK
-from dipsearch.search.evaluation import Protocol, price_of
+from dipsearch.search.evaluation import HERE, Protocol, price_of
+from dipsearch.search.executor import Executor, together
 from dipsearch.search.scores import scores
 from dipsearch.task import Observation
 
@@ -40,7 +41,7 @@ def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str
     }
     started = time.process_time()
     try:
-        fitting = protocol.fitting(entry.genome, instance)
+        fitting = protocol.leg(entry.genome).begun(instance)
         for step in [step for step in STEPS if step <= protocol.recipe.iterations]:
             fitting.advance(step)
             row[f"average_{step}"] = fitting.curve["psnr"][-1]
@@ -70,6 +71,7 @@ def collect(
     part: tuple[int, int] = (0, 1),
     budget: float = float("inf"),
     watch: Callable[[int, int, dict[str, Any]], None] = lambda done, total, row: None,
+    executor: Executor = HERE,
 ) -> int:
     """Make the missing rows of one part until `budget` seconds are over; how many are still missing.
 
@@ -84,13 +86,18 @@ def collect(
     started, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for index, (entry, instance) in enumerate(missing):
-            if time.monotonic() - started > budget:
-                return len(missing) - index
-            row = measure(protocol, entry, instance)
+        waiting, done = iter(missing), 0
+
+        def another(under_way: int) -> Callable[[], dict[str, Any]] | None:
+            if time.monotonic() - started > budget or (each := next(waiting, None)) is None:
+                return None
+            return lambda: executor.call(measure, protocol, *each)
+
+        for row in together(another, executor):
+            done += 1
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            watch(len(mine) - len(missing) + index + 1, len(mine), row)
+            watch(len(mine) - len(missing) + done, len(mine), row)
     finally:
         torch.set_num_threads(threads)
-    return 0
+    return len(missing) - done

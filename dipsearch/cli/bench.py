@@ -28,8 +28,9 @@ def bench_group() -> None:
 @options.task
 @options.budget
 @options.part
+@options.executor
 @folder
-def collect(task_name: str, budget: float, part: tuple[int, int], folder: Path) -> int:
+def collect(task_name: str, budget: float, part: tuple[int, int], where: options.Where, folder: Path) -> int:
     """Fit what is missing in a task's table, for as long as the budget allows, and pack the table.
 
     Goes on where it was interrupted. Parts may run at once, also on several machines: copy their files into
@@ -39,12 +40,12 @@ def collect(task_name: str, budget: float, part: tuple[int, int], folder: Path) 
     from dipsearch.bench.table import pack
     from dipsearch.cli.terminal import reporting
 
-    with reporting() as reporter:
+    with where() as executor, reporting() as reporter:
 
         def watch(done: int, total: int, row: dict[str, Any]) -> None:
             reporter.update(done, total, f"fit {done}/{total}  {row['name']}  {row['status']}")
 
-        missing = collect_rows(folder, task_name, part=part, budget=budget, watch=watch)
+        missing = collect_rows(folder, task_name, part=part, budget=budget, watch=watch, executor=executor)
     table = pack(folder, task_name)
     click.echo(f"{len(table)} rows; {missing} of this part are missing")
     return 0

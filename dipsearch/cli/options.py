@@ -1,10 +1,12 @@
 """Options that several commands share, and the leaderboard that several print."""
 
+import functools
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from dipsearch.leaderboard import Scope
 
+Where = Callable[[], AbstractContextManager[Any]]  # opens an Executor
 INTERRUPTED = 130  # exit code after Ctrl-C
 RESULTS = Path("results")
 
@@ -101,6 +104,30 @@ part = click.option(
     metavar="K/N",
     help="Only part K of N, from 0, of the fits; parts may run at once.",
 )
+
+
+def executor(command: Callable[..., int]) -> Callable[..., int]:
+    """`--workers`, `--ray` and what each fit takes of them; the command is given `where`, which opens it."""
+
+    @click.option("--workers", type=click.IntRange(1), metavar="N", help="Fits at once, in processes.  [default: 1]")
+    @click.option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Fit on a Ray cluster: its address; auto: that of this machine; local: a new one.",
+    )
+    @click.option(
+        "--cpus-per-fit", "cpus", type=click.IntRange(1), default=1, show_default=True, help="With these two."
+    )
+    @click.option(
+        "--gpus-per-fit", "gpus", type=click.FloatRange(0), default=0, help="With --ray; 0.25: four fits on one GPU."
+    )
+    @functools.wraps(command)
+    def wrapped(*given: Any, workers: int | None, ray: str | None, cpus: int, gpus: float, **named: Any) -> int:
+        from dipsearch.search.executor import opened
+
+        return command(*given, where=functools.partial(opened, workers, ray, cpus, gpus), **named)
+
+    return wrapped
 
 
 def _use_folder(context: click.Context, parameter: click.Parameter, value: Path | None) -> None:

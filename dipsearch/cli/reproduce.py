@@ -27,6 +27,7 @@ from dipsearch.cli.rerun import fit_all
 @options.budget
 @options.part
 @options.precision
+@options.executor
 @options.data_dir
 @options.seed
 @options.device
@@ -51,6 +52,7 @@ def reproduce(
     budget: float,
     part: tuple[int, int],
     precision: str | None,
+    where: options.Where,
     seed: int,
     device: str,
     form: str,
@@ -99,14 +101,15 @@ def reproduce(
         for table in tables
     ]
     until, failures, text = time.monotonic() + budget, list[str](), ""
-    for each in planned:
-        protocol = Protocol(each.task, each.effort, scale, "reproduce", each.task.recipe, device)
-        work = Rerun(protocol, each.candidates, RunStore(out / "runs"), seed, each.effort.seeds, part)
-        if budget:
-            with reporting() as reporter, going_on(reporter, command):
-                failures += fit_all(reporter, work, command, max(0.0, until - time.monotonic()))
-        text = FORMATS[form](outcome(each, work))
-        click.echo(text, nl=False)
+    with where() as executor:
+        for each in planned:
+            protocol = Protocol(each.task, each.effort, scale, "reproduce", each.task.recipe, device)
+            work = Rerun(protocol, each.candidates, RunStore(out / "runs"), seed, each.effort.seeds, part, executor)
+            if budget:
+                with reporting() as reporter, going_on(reporter, command):
+                    failures += fit_all(reporter, work, command, max(0.0, until - time.monotonic()))
+            text = FORMATS[form](outcome(each, work))
+            click.echo(text, nl=False)
     if output is not None:
         again = _command(
             tables[0], scale, picture=pictures, row=rows, follow=[f"{name}={side}" for name, side in followed.items()],

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--stop", metavar="RULE", help="fixed, es-wmv, es-emv, held-out, or discrepancy (which needs --sigma).")
 @click.option("--sigma", type=click.FloatRange(0, 255, min_open=True), help="Noise level told to the rule, of 255.")
 @options.precision
+@options.executor
 @options.data_dir
 @options.images("evaluation")
 @options.seed
@@ -56,6 +57,7 @@ def rerun(
     stop: str | None,
     sigma: float | None,
     precision: str | None,
+    where: options.Where,
     images: tuple[str, ...],
     seed: int,
     device: str,
@@ -81,8 +83,9 @@ def rerun(
     recipe = catalog.validate("recipe", task.recipe_for, effort)
     store = RunStore(out / "runs")
     protocol = Protocol(task, effort, preset, "rerun", recipe, device)
-    with reporting() as reporter:
-        work = Rerun(protocol, rerun_genomes(task, store, top, list(genomes)), store, seed, effort.seeds, part)
+    with where() as executor, reporting() as reporter:
+        chosen = rerun_genomes(task, store, top, list(genomes))
+        work = Rerun(protocol, chosen, store, seed, effort.seeds, part, executor)
         try:
             failures = fit_all(reporter, work, command, budget)
         except KeyboardInterrupt:

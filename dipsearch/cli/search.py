@@ -49,6 +49,7 @@ POSITIVE = click.FloatRange(0, min_open=True)
 @click.option("--sampler", default="auto", show_default=True, help="cokriging, tpe, random, nsga2, gp or qmc.")
 @click.option("--pruner", default="auto", show_default=True, help="none, halving, steep, promising or wilcoxon.")
 @click.option("--screen", metavar="SCORE", help="Fit only genomes in the better half by a zero-cost score.")
+@options.executor
 @options.data_dir
 @options.images("search")
 @options.seed
@@ -77,6 +78,7 @@ def search(
     sampler: str,
     pruner: str,
     screen: str | None,
+    where: options.Where,
     images: tuple[str, ...],
     seed: int,
     device: str,
@@ -124,8 +126,8 @@ def search(
         start=start_genomes(start_from, store),
         around=load_genome(around) if around else None,
     )
-    with reporting() as reporter:
-        work = Search(settings, out / "studies" / name, store, resume, reporter.trial)
+    with where() as executor, reporting() as reporter:
+        work = Search(settings, out / "studies" / name, store, resume, reporter.trial, executor)
         with work.opened():
             try:
                 announce(reporter, work, name)

@@ -219,6 +219,8 @@ class Cokriging(optuna.samplers.BaseSampler):
             }
 
         taken = {self.same(params(choices)) for choices in known}
+        under_way = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        taken |= {self.same(each.params) for each in under_way if each.number != trial.number and each.params}
         best = (params(candidates[index]) for index in np.argsort(-improvement))
         return next((each for each in best if self.same(each) not in taken), {})
 

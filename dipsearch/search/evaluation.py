@@ -2,28 +2,30 @@
 
 import copy
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from dipsearch import frames
 from dipsearch.baseline import BASELINES
-from dipsearch.error import FitError, OutOfMemory, Paused, UsageError
+from dipsearch.error import DipsearchError, FitError, OutOfMemory, Paused, UsageError, WorkerKilled
 from dipsearch.fitting.capture import WARM_UP
 from dipsearch.fitting.device import pick_device
-from dipsearch.fitting.engine import start
-from dipsearch.fitting.ensemble import Ensemble
-from dipsearch.fitting.loop import Fit, Fitting
+from dipsearch.fitting.loop import Fit
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
-from dipsearch.kept import Kept
+from dipsearch.kept import SAVE_EVERY, read_kept, write_kept
 from dipsearch.leaderboard import Scope
 from dipsearch.metric import from_mse, psnr, ssim
 from dipsearch.network.build import Cost, cost
 from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, subject_of
+from dipsearch.search.executor import Caller, Here
+from dipsearch.search.leg import Leg, Reached, Tell, go
+from dipsearch.search.leg import seconds_per_iteration as measured
 from dipsearch.task import Effort, Observation, Task, observe
+
+HERE = Here()
 
 
 @dataclass(frozen=True)
@@ -88,18 +90,16 @@ class Protocol:
     def _run_key(self, key: str, instance: Observation) -> str:
         return run_key(self.key, subject_of(key, self.changes), instance.digest, instance.seed)
 
-    def fitting(self, genome: Genome, instance: Observation) -> Fitting | Ensemble:
-        """A fit of this protocol, not yet started."""
-        return start(
-            genome,
-            instance.y,
-            instance.operator,
-            self.recipe,
-            seed=instance.seed,
-            device=self.device,
-            truth=instance.truth,
-            protocol=self.task.metric,
-        )
+    def leg(self, genome: Genome, **part: Any) -> Leg:
+        """A fit of this protocol, or a `part` of it."""
+        return Leg(genome, self.recipe, self.task.metric, self.device, **part)
+
+    def reach(self, executor: Caller, instance: Observation, leg: Leg, **near: Any) -> Reached:
+        """Where a leg ends; one that kills its workers has failed."""
+        try:
+            return executor.call(go, instance, leg, memory=price_of(leg.genome, instance).memory, **near)
+        except WorkerKilled as error:
+            return Reached(error=error)
 
     def summary(self, genome: Genome) -> str:
         """A genome and the recipe's values that belong to it, in a few words."""
@@ -169,10 +169,11 @@ class Protocol:
     def record_failure(
         self, store: RunStore, name: str, genome: Genome, instance: Observation, error: FitError
     ) -> dict[str, Any]:
-        """Store that a fit fails, so that nobody repeats it; want of memory is this machine's, and not stored."""
+        """Store that a fit fails, so that nobody repeats it; not where memory was wanting or it was killed: that is the
+        machine's."""
         counted = {"rollbacks": error.rollbacks, "non_finite": error.non_finite}
         run = self.run(name, genome, instance, status=error.reason, reason=str(error), **counted)
-        if not isinstance(error, OutOfMemory):
+        if not isinstance(error, OutOfMemory | WorkerKilled):
             store.save(run)
         return asdict(run)
 
@@ -203,46 +204,45 @@ class Protocol:
         name: str,
         genome: Genome,
         instance: Observation,
-        tell: Callable[[int, float], None] | None = None,
+        tell: Tell | None = None,
         until: float = float("inf"),
+        executor: Caller = HERE,
     ) -> dict[str, Any]:
         """Answer from the store, or fit and store; a failed fit is a run with another status than ok.
 
         A fit that takes long keeps its state beside the runs, and goes on from there when it was interrupted.
 
-        `tell` is given the iteration and the PSNR of the averaged output, every 10 iterations. Paused where the clock
-        (`time.monotonic`) is past `until`.
+        `tell` is given the iteration and the PSNR of the averaged output, every 10 iterations, or once a minute where
+        the executor is not this process. Paused where the clock (`time.monotonic`) is past `until`.
         """
         if found := self.find(store, genome.key(), instance):
             return found
         path = store.unfinished(self.task.name, self._run_key(genome.key(), instance))
-        kept: Kept[Fitting | Ensemble] | None = None
-        try:
-            kept = Kept(path, lambda: self.fitting(genome, instance), {"frames": {}})
-            fitting, seen = kept.fitting, kept.gathered["frames"]
+        kept, longest = read_kept(path), float("inf") if executor.near else SAVE_EVERY
 
-            def check(iteration: int, x: Tensor) -> None:
-                over = time.monotonic() > until
-                if self.purpose != "search" and (iteration in frames.AT or fitting.done):
-                    seen[iteration] = frames.frame(fitting.outputs[0])
-                kept.save(now=over)
-                if tell is not None:
-                    tell(iteration, fitting.curve["psnr"][-1])
-                if over:
-                    raise Paused(f"{name} on {instance.image}: kept at iteration {iteration}")
+        def save(kept: dict[str, Any]) -> None:
+            with suppress(DipsearchError, RuntimeError):  # a full disk ends the fit only when it writes its result
+                write_kept(path, kept)
 
-            fitting.callback = check
-            fitting.advance()
-        except FitError as error:
-            if kept is not None and not isinstance(error, OutOfMemory):
-                kept.drop()
-            return self.record_failure(store, name, genome, instance, error)
-        finally:
-            if kept is not None:
-                kept.fitting.callback = None  # else the fit would hold itself, and its memory
-        run = self.record(store, name, genome, instance, fitting.result(), seen)
-        kept.drop()
-        return run
+        while True:
+            seconds = min(longest, until - time.monotonic())
+            leg = self.leg(genome, seconds=seconds, framed=self.purpose != "search", kept=kept)
+            reached = self.reach(executor, instance, leg, tell=tell, save=save)
+            if reached.error is not None:
+                if not isinstance(reached.error, OutOfMemory | WorkerKilled):
+                    path.unlink(missing_ok=True)
+                return self.record_failure(store, name, genome, instance, reached.error)
+            if reached.fit is not None:
+                run = self.record(store, name, genome, instance, reached.fit, reached.seen)
+                path.unlink(missing_ok=True)
+                return run
+            kept = reached.kept or {}
+            if tell is not None:
+                tell(reached.iteration, reached.average)
+            if time.monotonic() > until:
+                write_kept(path, kept)
+                raise Paused(f"{name} on {instance.image}: kept at iteration {reached.iteration}")
+            save(kept)
 
 
 def price_of(genome: Genome, instance: Observation) -> Cost:
@@ -256,17 +256,9 @@ def failed(run: dict[str, Any]) -> bool:
     return bool(run["status"] != OK)
 
 
-def seconds_per_iteration(protocol: Protocol, genome: Genome, instance: Observation, steps: int = 3) -> float:
-    """Measured on this machine: the median of a few steps after one to warm up; 0 where they fail."""
-    times = []
-    try:
-        fitting = protocol.fitting(genome, instance)
-        warm_up = WARM_UP + 1 if pick_device(protocol.device).type == "cuda" else 1
-        fitting.advance(warm_up)
-        for step in range(steps):
-            before = fitting.seconds
-            fitting.advance(warm_up + 1 + step)
-            times.append(fitting.seconds - before)
-    except FitError:
-        return 0.0
-    return sorted(times)[steps // 2]
+def seconds_per_iteration(
+    protocol: Protocol, genome: Genome, instance: Observation, steps: int = 3, executor: Caller = HERE
+) -> float:
+    """Measured where fits run: the median of a few steps after one to warm up; 0 where they fail."""
+    warm_up = WARM_UP + 1 if pick_device(protocol.device).type == "cuda" else 1
+    return executor.call(measured, instance, protocol.leg(genome), steps, warm_up)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from dipsearch.genome import Genome
-from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
+from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_iteration
+from dipsearch.search.executor import Caller
 from dipsearch.search.ladder import Pruned, Reporter
 from dipsearch.task import Observation
 
@@ -18,7 +19,14 @@ class Limits:
     seconds: float | None = None
     memory: float | None = None
 
-    def check(self, protocol: Protocol, genome: Genome, instances: list[Observation], trial: Reporter) -> None:
+    def check(
+        self,
+        protocol: Protocol,
+        genome: Genome,
+        instances: list[Observation],
+        trial: Reporter,
+        executor: Caller = HERE,
+    ) -> None:
         """Pruned where a genome would be too dear on the largest picture."""
         if self.gflop is self.seconds is self.memory is None:
             return
@@ -26,7 +34,8 @@ class Limits:
         price = price_of(genome, largest)
         predicted = {"gflop": price.gflop, "memory": price.memory / MIB}
         if self.seconds is not None:
-            predicted["seconds"] = seconds_per_iteration(protocol, genome, largest) * protocol.recipe.iterations
+            step = seconds_per_iteration(protocol, genome, largest, executor=executor)
+            predicted["seconds"] = step * protocol.recipe.iterations
         units = {"gflop": "GFLOP an iteration", "memory": "MiB", "seconds": "seconds a fit"}
         excess = []
         for name, value in predicted.items():

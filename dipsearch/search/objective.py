@@ -6,21 +6,20 @@ different speeds cross, and a raw value would judge speed.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from dipsearch.error import FitError
-from dipsearch.fitting.ensemble import Ensemble
-from dipsearch.fitting.loop import Fitting
 from dipsearch.genome import Genome
-from dipsearch.metric import from_mse, psnr
+from dipsearch.metric import from_mse
 from dipsearch.run import RunStore
 from dipsearch.search.cokriging import SEEN, Fidelity
-from dipsearch.search.evaluation import Protocol, failed
+from dipsearch.search.evaluation import HERE, Protocol, failed
+from dipsearch.search.executor import Caller
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import Failed, Ladder, Pruned, Reporter, imputed
+from dipsearch.search.leg import Reached
 from dipsearch.search.limits import Limits
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
@@ -33,7 +32,7 @@ class Objective:
     `goals` are names in `GOALS`, the quality first; `ladder` None tests instance by instance. `name` is what
     people call the genome; `best` gives the values of the best trial so far, by instance. `watch` is told the
     progress of a trial, from 0 to 1; `screen` may prune a genome before its fits. `known` is what earlier trials of
-    the same genome saw, and `order` that of the instances, for ladders that learn.
+    the same genome saw, and `order` that of the instances, for ladders that learn. `executor` makes the fits.
     """
 
     protocol: Protocol
@@ -49,6 +48,7 @@ class Objective:
     screen: Callable[[Genome, Reporter], None] = lambda genome, trial: None
     known: dict[Fidelity, float] = field(default_factory=dict)
     order: list[int] | None = None
+    executor: Caller = HERE
 
     def __call__(self, genome: Genome, trial: Reporter) -> tuple[list[float], bool]:
         """The values, and whether all instances were fitted to the end.
@@ -56,7 +56,7 @@ class Objective:
         Pruned says why a trial was given up, or why the genome cannot be fitted.
         """
         if not self.known:  # else it has passed before
-            self.limits.check(self.protocol, genome, self.instances, trial)
+            self.limits.check(self.protocol, genome, self.instances, trial, self.executor)
             self.screen(genome, trial)  # runs the network, so only where the limits allow that
         stored = [self.protocol.find(self.store, genome.key(), instance) for instance in self.instances]
         for run in stored:
@@ -92,7 +92,9 @@ class Objective:
         random.Random(seed_of(self.seed, trial.number)).shuffle(order)  # noqa: S311
         quality, runs = GOALS[self.goals[0]].of, dict[int, dict[str, Any]]()
         for done, index in enumerate(order):
-            run = stored[index] or self.protocol.evaluate(self.store, self.name, genome, self.instances[index])
+            run = stored[index] or self.protocol.evaluate(
+                self.store, self.name, genome, self.instances[index], executor=self.executor
+            )
             if failed(run):
                 raise Pruned(f"{run['status']}: {run['reason']}")
             runs[index] = run
@@ -105,14 +107,10 @@ class Objective:
                 return [imputed({index: quality(run) for index, run in runs.items()}, self.best())], False
         return self._values(list(runs.values())), True
 
-    @contextmanager
-    def failures_kept(self, genome: Genome, instance: Observation) -> Iterator[None]:
+    def fail(self, genome: Genome, instance: Observation, error: FitError) -> NoReturn:
         """Turn a fit that fails into a stored failure and a pruned trial."""
-        try:
-            yield
-        except FitError as error:
-            self.protocol.record_failure(self.store, self.name, genome, instance, error)
-            raise Failed(f"{error.reason}: {error}") from None
+        self.protocol.record_failure(self.store, self.name, genome, instance, error)
+        raise Failed(f"{error.reason}: {error}") from None
 
 
 class Fits:
@@ -120,7 +118,7 @@ class Fits:
 
     def __init__(self, objective: Objective, genome: Genome, stored: list[dict[str, Any] | None]) -> None:
         self._objective, self._genome, self._stored = objective, genome, stored
-        self._fittings, self._missing = dict[int, Fitting | Ensemble](), sum(run is None for run in stored)
+        self._reached, self._missing = dict[int, Reached](), sum(run is None for run in stored)
         self._best = dict[int, float]()
 
     def value(self, index: int, iterations: int) -> float | None:
@@ -128,18 +126,18 @@ class Fits:
         objective, instance = self._objective, self._objective.instances[index]
         goal, end = objective.goals[0], objective.protocol.recipe.iterations
         if self._stored[index] is None:
-            with objective.failures_kept(self._genome, instance):
-                if index not in self._fittings:
-                    self._fittings[index] = objective.protocol.fitting(self._genome, instance)
-                fitting = self._fittings[index]
-                fitting.advance(iterations)
-                now = quality_now(goal, fitting, instance, objective.protocol.task.metric)
-                self._best[index] = max(now, self._best.get(index, now))
-                if fitting.done:
-                    self._stored[index] = objective.protocol.record(
-                        objective.store, objective.name, self._genome, instance, fitting.result()
-                    )
-            done = sum(fitting.iteration for fitting in self._fittings.values())
+            before = self._reached.get(index, Reached())
+            leg = objective.protocol.leg(self._genome, until=iterations, kept=before.kept)
+            self._reached[index] = reached = objective.protocol.reach(objective.executor, instance, leg)
+            if reached.error is not None:
+                objective.fail(self._genome, instance, reached.error)
+            now = quality_of(goal, reached)
+            self._best[index] = max(now, self._best.get(index, now))
+            if reached.fit is not None:
+                self._stored[index] = objective.protocol.record(
+                    objective.store, objective.name, self._genome, instance, reached.fit
+                )
+            done = sum(reached.iteration for reached in self._reached.values())
             objective.watch(min(1.0, done / (end * self._missing)))
         if (run := self._stored[index]) is not None and iterations == end:
             return GOALS[goal].of(run)
@@ -151,8 +149,8 @@ class Fits:
         return [run for run in self._stored if run is not None]
 
 
-def quality_now(goal: str, fitting: Fitting | Ensemble, instance: Observation, metric: str) -> float:
+def quality_of(goal: str, reached: Reached) -> float:
     """The quality of a fit under way, in dB."""
-    if goal == "psnr" and instance.truth is not None:
-        return psnr(fitting.current, instance.truth, metric)
-    return from_mse(fitting.statistic) if fitting.statistic is not None else float("nan")
+    if goal == "psnr" and reached.psnr is not None:
+        return reached.psnr
+    return from_mse(reached.statistic) if reached.statistic is not None else float("nan")

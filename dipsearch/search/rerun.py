@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from dipsearch.genome import Genome, load_genome, load_genome_file, parse_genome
 from dipsearch.image import normal
 from dipsearch.leaderboard import search_ranking
 from dipsearch.run import RunStore, subject_of
-from dipsearch.search.evaluation import Protocol, seconds_per_iteration
+from dipsearch.search.evaluation import HERE, Protocol, seconds_per_iteration
+from dipsearch.search.executor import Executor, together
 from dipsearch.task import Observation, Task
 
 
@@ -43,6 +45,7 @@ class Rerun:
         seed: every picture and repeat gets its own, made of it.
         seeds: repeats of each picture.
         part: which of how many parts of the fits, every so many-th, this process makes.
+        executor: where fits run.
     """
 
     protocol: Protocol
@@ -51,6 +54,7 @@ class Rerun:
     seed: int
     seeds: int
     part: tuple[int, int] = (0, 1)
+    executor: Executor = HERE
     instances: list[Observation] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,10 +109,11 @@ class Rerun:
         for name, candidate in self.genomes.items():
             fits = [instance for other, instance in missing if other == name]
             if fits:
-                step = seconds_per_iteration(self._protocols[name], candidate.genome, fits[0])
+                where = self.executor
+                step = seconds_per_iteration(self._protocols[name], candidate.genome, fits[0], executor=where)
                 pixels = sum(math.prod(instance.shape) for instance in fits) / math.prod(fits[0].shape)
                 seconds += step * self.iterations(name) * pixels
-        return seconds
+        return seconds / max(1, self.executor.room())
 
     def run(
         self, watch: Callable[[str, Observation, int, float], None], until: float = float("inf")
@@ -124,14 +129,19 @@ class Rerun:
                 if time.monotonic() > until:
                     raise Paused(f"{baseline} on {instance.image}: not begun")
                 yield self.protocol.baseline(self.store, baseline, instance, twin)
-        for name, instance in self.missing:
+        missing = iter(self.missing)
 
-            def tell(iteration: int, score: float, name: str = name, instance: Observation = instance) -> None:
-                watch(name, instance, iteration, score)
-
+        def another(under_way: int) -> Callable[[], dict[str, Any]] | None:
+            name, instance = next(missing, (None, None))
+            if name is None or instance is None:
+                return None
             if time.monotonic() > until:
                 raise Paused(f"{name} on {instance.image}: not begun")
-            yield self._protocols[name].evaluate(self.store, name, self.genomes[name].genome, instance, tell, until)
+            genome, protocol = self.genomes[name].genome, self._protocols[name]
+            tell = partial(watch, name, instance)
+            return lambda: protocol.evaluate(self.store, name, genome, instance, tell, until, self.executor)
+
+        yield from together(another, self.executor)
 
 
 def rerun_genomes(task: Task, store: RunStore, top: int, named: list[str]) -> dict[str, Candidate]:

@@ -41,6 +41,7 @@ class Around(optuna.samplers.BaseSampler):
         return self._from[param_name]
 
 
+SEQUENCES = ("qmc",)  # whose trials are points of one sequence, which the study counts
 # name -> sampler, made of a seed and the number of trials that are proposed before it has learned anything
 SAMPLERS: dict[str, Callable[[int, int], optuna.samplers.BaseSampler]] = {
     "cokriging": Cokriging,

@@ -22,14 +22,16 @@ from dipsearch.error import DipsearchError, UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, environment, subject_of
 from dipsearch.search.cokriging import DONE, SEEN, Cokriging, Fidelity, note, noted, order_of
-from dipsearch.search.evaluation import Protocol, price_of, seconds_per_iteration
+from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_iteration
+from dipsearch.search.executor import Executor, Turn, together
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
-from dipsearch.search.samplers import SAMPLERS, Around
+from dipsearch.search.samplers import SAMPLERS, SEQUENCES, Around
 from dipsearch.search.screen import NOTED
 from dipsearch.search.settings import Settings
+from dipsearch.seed import seed_of
 from dipsearch.task import Observation
 
 ENOUGH_FOR_A_TEST = 5  # instances: below, the smallest possible p of a paired test is above 0.05
@@ -70,6 +72,7 @@ class Search:
         store: of runs.
         resume: go on with a study that exists; otherwise its existence is an error.
         watch: told every Event.
+        executor: where fits run.
     """
 
     settings: Settings
@@ -77,6 +80,7 @@ class Search:
     store: RunStore
     resume: bool = False
     watch: Callable[[Event], None] = lambda event: None
+    executor: Executor = HERE
     instances: list[Observation] = field(init=False)
     protocol: Protocol = field(init=False)
 
@@ -151,8 +155,9 @@ class Search:
         effort = self.settings.effort
         limit = effort.max_gflop or float("inf")
         fitted = [genome for genome in probes if price_of(genome, self.instances[0]).gflop <= limit]
-        step = sum(seconds_per_iteration(self.protocol, genome, self.instances[0]) for genome in fitted) / PROBES
-        full = step * self.protocol.recipe.iterations * len(self.instances)
+        where, picture = self.executor, self.instances[0]
+        step = sum(seconds_per_iteration(self.protocol, each, picture, executor=where) for each in fitted) / PROBES
+        full = step * self.protocol.recipe.iterations * len(self.instances) / max(1, where.room())
         missing = max(0, effort.trials - self.done)
         unpruned = min(missing, max(0, effort.start_up - self.done))
         return min(effort.timeout, full * (unpruned + (missing - unpruned) * SURVIVING))
@@ -165,22 +170,33 @@ class Search:
     def run(self) -> str:
         """Run trials until `trials` are finished or pruned ("done") or the time is over ("timeout")."""
         started, effort = time.monotonic(), self.settings.effort
-        while self.done < effort.trials:
-            if time.monotonic() - started > effort.timeout:
-                return "timeout"
-            self._one()
-        return "done"
+        self._turn, self._fitted = Turn(self.executor), set[str]()
+
+        def another(under_way: int) -> Callable[[], None] | None:
+            with self._turn.taken():
+                left = effort.trials - self.done - under_way
+            return self._one if left > 0 and time.monotonic() - started <= effort.timeout else None
+
+        for _ in together(another, self.executor):
+            pass
+        return "done" if self.done >= effort.trials else "timeout"
 
     def _one(self) -> None:
+        with self._turn.taken():
+            self._trial()
+
+    def _trial(self) -> None:
         effort = self.settings.effort
         total, number, started = effort.trials, self.done, time.monotonic()
-        trial = self._study.ask()
+        trial = self._ask()
         chosen = self.settings.space.suggest(trial.suggest_categorical)  # type: ignore[arg-type]
-        summary, reason, whole = "", "", False
+        summary, reason, whole, key = "", "", False, ""
         values: list[float] | None = None
         try:
             genome, protocol = self._genome(chosen)
             summary, key = protocol.summary(genome), subject_of(genome.key(), protocol.changes)
+            self._turn.until(lambda: key not in self._fitted)  # then the store has the answer
+            self._fitted.add(key)
             trial.set_user_attr("subject", key)
             trial.set_user_attr("genome_key", genome.key())
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
@@ -203,6 +219,7 @@ class Search:
                 screen=self._screen,
                 known=known,
                 order=self._order(self.ladder, trial) if self.ladder and learned else None,
+                executor=self._turn,
             )
             values, whole = before or objective(genome, trial)
         except Pruned as pruned:
@@ -210,6 +227,8 @@ class Search:
         except BaseException:
             self._study.tell(trial, state=TrialState.FAIL)
             raise
+        finally:
+            self._fitted.discard(key)
         if values is None:
             trial.set_user_attr("reason", reason)
             self._study.tell(trial, state=TrialState.PRUNED)
@@ -286,15 +305,7 @@ class Search:
                 load_if_exists=True,
                 pruner=pruner,
             )
-        # A sampler's random state is not in the study: with the same seed, a resumed one would repeat itself.
-        seed = settings.seed + len(study.get_trials(deepcopy=False))
-        if settings.around is None:
-            study.sampler = SAMPLERS[self._sampler](seed, effort.start_up)
-            if isinstance(study.sampler, Cokriging):
-                study.sampler.again = self.ladder is not None and self.ladder.learned
-                study.sampler.same = self._identity
-        else:
-            study.sampler = Around(self._slots_of(settings.around), seed)
+        self._centre = None if settings.around is None else self._slots_of(settings.around)
         self._requeue(study)
         if not study.get_trials(deepcopy=False):
             first = [load_genome(name) for name in settings.space.start] if settings.around is None else []
@@ -302,6 +313,21 @@ class Search:
                 if chosen := settings.space.find(genome):
                     study.enqueue_trial(chosen, skip_if_exists=True)
         return study
+
+    def _ask(self) -> optuna.Trial:
+        """The next trial, of a sampler of its own: a sampler's random state is not in the study, so each trial has
+        another, which depends on the trials begun before it, but not on how often the search was interrupted."""
+        settings = self.settings
+        before = sum("retry_of" not in trial.user_attrs for trial in self._study.get_trials(deepcopy=False))
+        seed = settings.seed if self._sampler in SEQUENCES else seed_of(settings.seed, "trial", before) % 2**32
+        if self._centre is not None:
+            self._study.sampler = Around(self._centre, seed)
+        else:
+            self._study.sampler = sampler = SAMPLERS[self._sampler](seed, settings.effort.start_up)
+            if isinstance(sampler, Cokriging):
+                sampler.again = self.ladder is not None and self.ladder.learned
+                sampler.same = self._identity
+        return self._study.ask()
 
     def _slots_of(self, genome: Genome) -> dict[str, Any]:
         """A genome's slots; UsageError where the space does not hold it."""

@@ -1,0 +1,255 @@
+"""Where the work of fits is done: in this process, in processes of this machine, or on a Ray cluster.
+
+The driver, which is one process, decides what is fitted and is the only one that writes. What it sends is a call of
+a function with data that pickles, what comes back is the function's result: a worker that is lost costs that call,
+which is made again with the same arguments and gives the same. So a search needs as many threads as it has calls
+under way, of which one at a time does the driver's own work (`Turn`).
+"""
+
+import io
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from dipsearch.error import DipsearchError, Paused, WorkerKilled
+
+T = TypeVar("T")
+ATTEMPTS = 3  # workers that a call may kill
+POLL = 1.0  # seconds between two looks at how much room there is
+MOST = 4096  # calls under way
+
+
+class Caller(Protocol):
+    """Calls functions, each call in a worker."""
+
+    near: bool  # in this process
+
+    def call(self, function: Callable[..., T], *given: Any, memory: int = 0, **near: Any) -> T:
+        """The result of `function(*given)`, once it is there.
+
+        `memory` is what it is predicted to take, in bytes. `near` are arguments that it is given in this process only,
+        such as callbacks.
+
+        Raises:
+            WorkerKilled: it has killed as many workers as it may.
+            Stopped: the executor was stopped.
+        """
+
+
+class Executor(Caller, Protocol):
+    """Where several calls can be under way at once."""
+
+    def room(self) -> int:
+        """How many, now."""
+
+    def stop(self) -> None:
+        """End what is under way, if anything is, and be of no more use."""
+
+
+class Stopped(DipsearchError):
+    """The executor was stopped while a call was under way."""
+
+
+class Here:
+    """This process, one call at a time."""
+
+    near = True
+
+    def room(self) -> int:
+        """One."""
+        return 1
+
+    def call(self, function: Callable[..., T], *given: Any, memory: int = 0, **near: Any) -> T:
+        """As a `Caller`."""
+        return function(*given, **near)
+
+    def stop(self) -> None:
+        """Nothing is left under way."""
+
+
+class Workers:
+    """Processes of this machine, each with so many threads. One that is killed is replaced."""
+
+    near = False
+
+    def __init__(self, count: int, threads: int = 1) -> None:
+        self._count, self._threads = count, threads
+        self._free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
+        self._all, self._lock, self._stopped = set[ProcessPoolExecutor](), threading.Lock(), False
+        for _ in range(count):
+            self._free.put(self._pool())
+
+    def _pool(self) -> ProcessPoolExecutor:
+        # a pool of one: where a worker of a larger one is killed, all of its calls are lost
+        pool = ProcessPoolExecutor(1, get_context("spawn"), _settle, (self._threads,))
+        with self._lock:
+            self._all.add(pool)
+        return pool
+
+    def room(self) -> int:
+        """One call for each process."""
+        return self._count
+
+    def call(self, function: Callable[..., T], *given: Any, memory: int = 0, **near: Any) -> T:
+        """As a `Caller`."""
+        data, pool = packed((function, given)), self._free.get()
+        try:
+            for _ in range(ATTEMPTS):
+                if self._stopped:
+                    break
+                try:
+                    return unpacked(pool.submit(_done, data).result())  # type: ignore[no-any-return]
+                except (BrokenProcessPool, RuntimeError) as error:
+                    if not isinstance(error, BrokenProcessPool) and not self._stopped:
+                        raise
+                    self._drop(pool)
+                    pool = self._pool()
+            if self._stopped:
+                raise Stopped("the work was stopped")
+            raise WorkerKilled(f"killed {ATTEMPTS} workers")
+        finally:
+            self._free.put(pool)
+
+    def _drop(self, pool: ProcessPoolExecutor) -> None:
+        with self._lock:
+            self._all.discard(pool)
+        pool.shutdown(wait=False, cancel_futures=True)
+
+    def stop(self) -> None:
+        """As an `Executor`: the processes are killed."""
+        self._stopped = True
+        with self._lock:
+            pools = list(self._all)
+        for pool in pools:
+            for process in list((pool._processes or {}).values()):
+                process.kill()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle(threads: int) -> None:
+    """What a worker does first: it leaves Ctrl-C to the driver, and ends when that does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    if (driver := parent_process()) is not None:
+        sentinel = driver.sentinel
+        threading.Thread(target=lambda: wait_for([sentinel]) and os._exit(1), daemon=True).start()
+
+
+def packed(what: Any) -> bytes:
+    """Anything that pickles, as bytes: tensors of any device by value, and not as memory that processes share."""
+    buffer = io.BytesIO()
+    torch.save(what, buffer)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> Any:
+    """What was packed, its tensors on the CPU."""
+    return torch.load(io.BytesIO(data), weights_only=False, map_location="cpu")
+
+
+def _done(data: bytes) -> bytes:
+    function, given = unpacked(data)
+    return packed(function(*given))
+
+
+@contextmanager
+def opened(workers: int | None = None, ray: str | None = None, cpus: int = 1, gpus: float = 0) -> Iterator[Executor]:
+    """The executor that is asked for, for as long as it is needed: this process, if nothing is.
+
+    Args:
+        workers: processes of this machine, or CPUs of a local cluster.
+        ray: the address of a Ray cluster, `auto` or `local`.
+        cpus: threads of each fit.
+        gpus: of each fit, on a cluster; a share below 1 for several fits on one.
+    """
+    executor: Executor
+    if ray is not None:
+        from dipsearch.search.cluster import Cluster  # Ray is an extra
+
+        executor = Cluster(ray, cpus, gpus, workers)
+    else:
+        executor = Here() if workers in (None, 1) else Workers(workers or 1, cpus)
+    try:
+        yield executor
+    finally:
+        executor.stop()
+
+
+class Turn:
+    """One thread at a time does the driver's own work; another has its turn where one waits for a call."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor, self._changed = executor, threading.Condition(threading.Lock())
+        self.near = executor.near
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """A turn."""
+        with self._changed:
+            try:
+                yield
+            finally:
+                self._changed.notify_all()
+
+    def call(self, function: Callable[..., T], *given: Any, **how: Any) -> T:
+        """As the executor's; others have their turn meanwhile."""
+        self._changed.release()
+        try:
+            return self._executor.call(function, *given, **how)
+        finally:
+            self._changed.acquire()
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until something holds, which is looked at after each turn."""
+        self._changed.wait_for(holds)
+
+
+def together(take: Callable[[int], Callable[[], T] | None], executor: Executor) -> Iterator[T]:
+    """Do what `take` gives until it gives None while nothing is under way; yields each result as it ends.
+
+    As many are under way as the executor has room for; `take` is told how many that are. Where one fails, the others
+    are stopped; where one is Paused, they are waited for: their time is over, too.
+    """
+    if executor.near:
+        while (job := take(0)) is not None:
+            yield job()
+        return
+    paused: Paused | None = None
+    with ThreadPoolExecutor(MOST) as threads:
+        going = set[Future[T]]()
+        try:
+            while True:
+                job = None
+                try:
+                    while paused is None and (room := len(going) < executor.room()) and (job := take(len(going))):
+                        going.add(threads.submit(job))
+                except Paused as error:
+                    paused = error
+                if not going and (paused is not None or (room and job is None)):
+                    break
+                if not going:
+                    time.sleep(POLL)  # for a node to come
+                ended, going = wait(going, timeout=POLL, return_when=FIRST_COMPLETED)
+                for each in ended:
+                    try:
+                        result = each.result()
+                    except Paused as error:
+                        paused = error
+                    else:
+                        yield result
+        except BaseException:
+            executor.stop()
+            raise
+    if paused is not None:
+        raise paused

@@ -1,0 +1,47 @@
+"""What workers are asked to do in tests: functions that any process can import."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from dipsearch.error import Diverged
+from dipsearch.search.leg import go
+
+
+def begun(folder):
+    """Note a beginning, and give the number of those before it."""
+    before = len(list(Path(folder).iterdir()))
+    (Path(folder) / f"{before}-{os.getpid()}").touch()
+    return before
+
+
+def square(number, folder=None):
+    if folder is not None:
+        begun(folder)
+    return number * number
+
+
+def diverges():
+    raise Diverged("as it should", rollbacks=3)
+
+
+def kills(folder, times):
+    """End the worker without grace so many times, and give its number then."""
+    if begun(folder) < times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def holds(folder, number, seconds):
+    """Take some time."""
+    begun(folder)
+    time.sleep(seconds)
+    return number
+
+
+def kills_once_then_goes(folder, instance, leg):
+    """A leg of a fit, in whose first beginning the worker is lost."""
+    if begun(folder) == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return go(instance, leg)

@@ -1,0 +1,204 @@
+"""Where fits run makes no difference to what they give; a worker that is lost costs time and nothing else."""
+
+import os
+import threading
+import time
+
+import calls
+import pytest
+import torch
+from studies import runs_in, searched, write_space, write_task
+
+from dipsearch.error import Diverged, Paused, WorkerKilled
+from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, Workers, packed, together, unpacked
+from dipsearch.search.leg import Reached
+
+PLAIN = {"sampler": "random", "pruner": "none"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As workers have it: the last bits depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def two():
+    workers = Workers(2)
+    yield workers
+    workers.stop()
+
+
+@pytest.fixture(params=["here", "two"])
+def executor(request, two):
+    return Here() if request.param == "here" else two
+
+
+# Calls
+
+
+def test_a_call_gives_what_its_function_does(executor):
+    assert executor.call(calls.square, 7) == 49
+    assert torch.equal(executor.call(torch.add, torch.ones(3), torch.arange(3)), torch.tensor([1.0, 2, 3]))
+    with pytest.raises(Diverged, match="as it should") as error:
+        executor.call(calls.diverges)
+    assert error.value.rollbacks == 3 and executor.call(calls.square, 2) == 4
+
+
+def test_callbacks_are_for_calls_in_this_process(executor):
+    told = {"folder": None} if executor.near else {"folder": "nowhere"}  # which would fail
+    assert executor.call(calls.square, 3, **told) == 9
+
+
+@pytest.mark.parametrize("times", range(ATTEMPTS))
+def test_a_call_whose_worker_is_killed_is_made_again(two, tmp_path, times):
+    assert two.call(calls.kills, tmp_path, times) != os.getpid()
+    assert len(list(tmp_path.iterdir())) == times + 1
+
+
+def test_a_call_that_kills_its_workers_fails(two, tmp_path):
+    with pytest.raises(WorkerKilled, match=f"killed {ATTEMPTS} workers"):
+        two.call(calls.kills, tmp_path, 10)
+    assert len(list(tmp_path.iterdir())) == ATTEMPTS
+    assert two.call(calls.square, 5) == 25
+
+
+def test_what_is_packed_comes_back_by_value():
+    x = torch.arange(4.0)
+    found = unpacked(packed({"x": x, "error": Diverged("so", non_finite=2)}))
+    assert torch.equal(found["x"], x) and found["x"].data_ptr() != x.data_ptr()
+    assert (str(found["error"]), found["error"].non_finite) == ("so", 2)
+
+
+def test_work_that_is_stopped_ends_at_once(tmp_path):
+    workers, failures = Workers(1), []
+
+    def work():
+        with pytest.raises(Stopped):
+            workers.call(calls.holds, tmp_path, 0, 600)
+        failures.append("stopped")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not list(tmp_path.iterdir()):
+        time.sleep(0.05)
+    workers.stop()
+    thread.join(20)
+    assert failures == ["stopped"]
+
+
+# Several at once
+
+
+def jobs(*each):
+    waiting = list(each)
+    return lambda under_way: waiting.pop(0) if waiting else None
+
+
+def test_as_many_are_under_way_as_there_is_room_for(two, tmp_path):
+    most = []
+
+    def take(under_way):
+        most.append(under_way)
+        return waiting(under_way)
+
+    waiting = jobs(*(lambda n=n: two.call(calls.holds, tmp_path, n, 0.3) for n in range(5)))
+    assert sorted(together(take, two)) == list(range(5))
+    assert max(most[:-1]) == 1
+
+
+def test_one_that_fails_stops_the_others(tmp_path):
+    workers = Workers(2)
+    work = jobs(lambda: workers.call(calls.holds, tmp_path, 0, 600), lambda: workers.call(calls.diverges))
+    started = time.monotonic()
+    with pytest.raises(Diverged):
+        list(together(work, workers))
+    assert time.monotonic() - started < 60
+
+
+def test_one_whose_time_is_over_waits_for_the_others(two, tmp_path):
+    def over():
+        raise Paused("over")
+
+    found = []
+    work = jobs(over, lambda: two.call(calls.holds, tmp_path, 1, 0.5), lambda: pytest.fail("not to begin"))
+    with pytest.raises(Paused, match="over"):
+        for each in together(work, two):
+            found.append(each)
+    assert found == [1] and two.call(calls.square, 3) == 9
+
+
+def test_the_driver_does_one_thing_at_a_time(two, tmp_path):
+    turn, inside, seen = Turn(two), [], []
+
+    def work(number):
+        with turn.taken():
+            for _ in range(3):
+                inside.append(number)
+                seen.append(len(inside))
+                time.sleep(0.01)
+                inside.remove(number)
+                turn.call(calls.square, number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 12
+
+
+# Searches
+
+
+def outcome(trials):
+    return sorted((str(sorted(trial.params.items())), trial.value) for trial in trials)
+
+
+def test_a_search_gives_the_same_wherever_its_fits_run(room, two):
+    write_task(room, recipe={"precision": "float32", "iterations": 20})
+    _, alone = searched(room, trials=6, **PLAIN)
+    work, shared = searched(room, trials=6, out="shared", executor=two, **PLAIN)
+    assert outcome(shared) == outcome(alone)
+    assert [trial.params for trial in shared] == [trial.params for trial in alone]
+    values = lambda out: {(run["genome_key"], run["digest"]): run["psnr"] for run in runs_in(room, out)}  # noqa: E731
+    assert values("shared") == values("out") and work.best_value() == max(trial.value for trial in alone)
+
+
+@pytest.mark.parametrize("pruner", ["halving", "promising", "wilcoxon"])
+def test_a_fit_that_pauses_at_rungs_gives_the_same_wherever_it_goes_on(room, two, pruner):
+    write_task(room, recipe={"precision": "float32", "iterations": 40}, effort={"start_up": 2})
+    ways = {"sampler": "random", "pruner": pruner, "trials": 5}
+    _, alone = searched(room, **ways)
+    one_at_a_time = Workers(1)
+    _, far = searched(room, out="far", executor=one_at_a_time, **ways)
+    one_at_a_time.stop()
+    assert [(trial.state, trial.values) for trial in far] == [(trial.state, trial.values) for trial in alone]
+
+
+def test_the_same_network_is_not_fitted_twice_at_once(room, two):
+    write_task(room, recipe={"precision": "float32"})
+    write_space(room, genes={"kernel": [3]}, template={"depth": 1, "channels_down": 4, "kernel_down": "$kernel"})
+    _, trials = searched(room, trials=4, executor=two, **PLAIN)
+    assert len({trial.value for trial in trials}) == 1 and len(trials) == 4
+    legs = [run["digest"] for run in runs_in(room)]
+    assert len(legs) == len(set(legs)) == 2
+
+
+def test_a_network_that_kills_its_workers_is_pruned_with_the_reason(room, monkeypatch):
+    from dipsearch.search.evaluation import Protocol
+
+    workers = Workers(1)
+
+    def reach(self, executor, instance, leg, **near):
+        return Reached(error=WorkerKilled("killed 3 workers"))
+
+    monkeypatch.setattr(Protocol, "reach", reach)
+    work, trials = searched(room, trials=2, executor=workers, **PLAIN)
+    workers.stop()
+    assert [trial.state.name for trial in trials] == ["PRUNED"] * 2
+    assert {reason for _, reason in work.pruned} == {"killed: killed 3 workers"}
+    assert runs_in(room) == []  # another machine may bear it
