@@ -53,12 +53,14 @@ def test_callbacks_are_for_calls_in_this_process(executor):
     assert executor.call(calls.square, 3, **told) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times", range(ATTEMPTS))
 def test_a_call_whose_worker_is_killed_is_made_again(two, tmp_path, times):
     assert two.call(calls.kills, tmp_path, times) != os.getpid()
     assert len(list(tmp_path.iterdir())) == times + 1
 
 
+@pytest.mark.slow
 def test_a_call_that_kills_its_workers_fails(two, tmp_path):
     with pytest.raises(WorkerKilled, match=f"killed {ATTEMPTS} workers"):
         two.call(calls.kills, tmp_path, 10)
@@ -73,6 +75,7 @@ def test_what_is_packed_comes_back_by_value():
     assert (str(found["error"]), found["error"].non_finite) == ("so", 2)
 
 
+@pytest.mark.slow
 def test_work_that_is_stopped_ends_at_once(tmp_path):
     workers, failures = Workers(1), []
 
@@ -110,6 +113,7 @@ def test_as_many_are_under_way_as_there_is_room_for(two, tmp_path):
     assert max(most[:-1]) == 1
 
 
+@pytest.mark.slow
 def test_one_that_fails_stops_the_others(tmp_path):
     workers = Workers(2)
     work = jobs(lambda: workers.call(calls.holds, tmp_path, 0, 600), lambda: workers.call(calls.diverges))
@@ -168,6 +172,7 @@ def test_a_search_gives_the_same_wherever_its_fits_run(room, two):
     assert values("shared") == values("out") and work.best_value() == max(trial.value for trial in alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["halving", "promising", "wilcoxon"])
 def test_a_fit_that_pauses_at_rungs_gives_the_same_wherever_it_goes_on(room, two, pruner):
     write_task(room, recipe={"precision": "float32", "iterations": 40}, effort={"start_up": 2})
@@ -179,6 +184,7 @@ def test_a_fit_that_pauses_at_rungs_gives_the_same_wherever_it_goes_on(room, two
     assert [(trial.state, trial.values) for trial in far] == [(trial.state, trial.values) for trial in alone]
 
 
+@pytest.mark.slow
 def test_the_same_network_is_not_fitted_twice_at_once(room, two):
     write_task(room, recipe={"precision": "float32"})
     write_space(room, genes={"kernel": [3]}, template={"depth": 1, "channels_down": 4, "kernel_down": "$kernel"})
@@ -188,6 +194,7 @@ def test_the_same_network_is_not_fitted_twice_at_once(room, two):
     assert len(legs) == len(set(legs)) == 2
 
 
+@pytest.mark.slow
 def test_a_network_that_kills_its_workers_is_pruned_with_the_reason(room, monkeypatch):
     from dipsearch.search.evaluation import Protocol
 

@@ -19,6 +19,7 @@ from dipsearch.cli.rerun import rerun
 from dipsearch.cli.restore import restore
 from dipsearch.cli.runs import runs_group
 from dipsearch.cli.search import search
+from dipsearch.cli.status import doctor, status
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.run import package_version
 
@@ -47,11 +48,13 @@ for command in (
     compare,
     dashboard,
     leaderboard,
+    status,
     explain,
     bench_group,
     data_group,
     export_group,
     runs_group,
+    doctor,
     list_command,
     show,
 ):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import optuna
@@ -121,11 +122,12 @@ def _made_with(path: Path) -> tuple[Space, str]:
 
 @dataclass(frozen=True)
 class Stored:
-    """The one study in a database: its name, directions and trials."""
+    """The one study in a database: its name, directions and trials, and what was noted with it."""
 
     name: str
     directions: list[StudyDirection]
     trials: list[FrozenTrial]
+    noted: dict[str, Any]
 
 
 def read_study(folder: Path) -> Stored:
@@ -138,7 +140,7 @@ def read_study(folder: Path) -> Stored:
         storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
         try:
             study = optuna.load_study(study_name=None, storage=storage)
-            return Stored(study.study_name, study.directions, study.get_trials(deepcopy=False))
+            return Stored(study.study_name, study.directions, study.get_trials(deepcopy=False), study.user_attrs)
         finally:
             storage.remove_session()
             storage.engine.dispose()

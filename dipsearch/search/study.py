@@ -31,6 +31,7 @@ from dipsearch.search.objective import Objective
 from dipsearch.search.samplers import SAMPLERS, SEQUENCES, Around
 from dipsearch.search.screen import NOTED
 from dipsearch.search.settings import Settings
+from dipsearch.search.status import SUMMARY, WANTED
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
 
@@ -199,6 +200,7 @@ class Search:
             self._fitted.add(key)
             trial.set_user_attr("subject", key)
             trial.set_user_attr("genome_key", genome.key())
+            trial.set_user_attr(SUMMARY, summary)
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
             learned = self.ladder is not None and self.ladder.learned
             known = self._seen(key)
@@ -306,6 +308,7 @@ class Search:
                 pruner=pruner,
             )
         self._centre = None if settings.around is None else self._slots_of(settings.around)
+        study.set_user_attr(WANTED, effort.trials)
         self._requeue(study)
         if not study.get_trials(deepcopy=False):
             first = [load_genome(name) for name in settings.space.start] if settings.around is None else []

@@ -1,0 +1,110 @@
+"""What a study is doing, and what is wrong under a folder of results: read only, beside a search at work."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import filelock
+from optuna.trial import FrozenTrial, TrialState
+
+from dipsearch.run import RunStore
+from dipsearch.search.cokriging import DONE
+from dipsearch.search.evidence import read_study
+
+WANTED = "trials"  # the attribute of a study that keeps how many were asked for
+SUMMARY = "summary"  # that of a trial that keeps what it fits
+RECENT = 20  # trials whose ends tell the speed
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study as it is now.
+
+    `running` are (trial, what it fits, seconds so far); `per_hour` trials end, by the last of them; `left` are seconds.
+    `at_work`: a driver holds the study. Without one, running trials are stale: they run again with `--resume`.
+    """
+
+    name: str
+    wanted: int | None
+    whole: int
+    estimated: int
+    pruned: int
+    failed: int
+    running: list[tuple[int, str, float]]
+    best: tuple[int, float] | None
+    per_hour: float | None
+    at_work: bool
+
+    @property
+    def done(self) -> int:
+        """Trials that have ended, but for those that run again."""
+        return self.whole + self.estimated + self.pruned
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest should take; None where that is not known."""
+        if self.wanted is None or not self.per_hour:
+            return None
+        return max(0, self.wanted - self.done) / self.per_hour * 3600
+
+
+def status(folder: Path) -> Status:
+    """That of the study in a folder; UsageError says what cannot be read."""
+    study = read_study(folder)
+    by = defaultdict[TrialState, list[FrozenTrial]](list)
+    for trial in study.trials:
+        by[trial.state].append(trial)
+    now = datetime.now()
+    whole = [trial for trial in by[TrialState.COMPLETE] if trial.user_attrs.get("whole")]
+    best = max(whole, key=lambda trial: trial.values[0], default=None)
+    ends = sorted(t.datetime_complete for state in DONE for t in by[state] if t.datetime_complete is not None)
+    ends = ends[-RECENT:]
+    passed = (ends[-1] - ends[0]).total_seconds() if len(ends) > 1 else 0.0
+    return Status(
+        folder.name,
+        study.noted.get(WANTED),
+        len(whole),
+        len(by[TrialState.COMPLETE]) - len(whole),
+        len(by[TrialState.PRUNED]),
+        len(by[TrialState.FAIL]),
+        [
+            (trial.number, trial.user_attrs.get(SUMMARY, ""), (now - trial.datetime_start).total_seconds())
+            for trial in by[TrialState.RUNNING]
+            if trial.datetime_start is not None
+        ],
+        None if best is None else (best.number, best.values[0]),
+        (len(ends) - 1) / passed * 3600 if passed > 0 else None,
+        _held(folder),
+    )
+
+
+def _held(folder: Path) -> bool:
+    """Whether a driver holds the study's lock."""
+    if not (folder / "study.lock").exists():
+        return False
+    try:
+        with filelock.FileLock(folder / "study.lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def ailments(root: Path) -> list[str]:
+    """What is wrong under a folder of studies and runs, a line each: stale trials, torn files, several versions."""
+    found = []
+    for database in sorted((root / "studies").glob("*/study.db")):
+        study = status(database.parent)
+        if study.running and not study.at_work:
+            numbers = ", ".join(str(number) for number, *_ in study.running)
+            found.append(f"{database.parent}: no search is at work, but trials {numbers} run; go on with --resume")
+    runs = root / "runs"
+    for task in sorted(path for path in runs.glob("*") if path.is_dir()):
+        whole, broken = RunStore(runs).load(task.name)
+        found += [f"{path}: not a whole run; it is made again when it is needed" for path in broken]
+        found += [f"{path}: half-written; it may be deleted" for path in sorted(task.glob(".*.part"))]
+        for package in ("torch", "dipsearch"):
+            versions = {str(run["machine"].get(package, "unknown")) for run in whole}
+            if len(versions) > 1:
+                found.append(f"{task}: runs of several versions of {package}: {', '.join(sorted(versions))}")
+    return found

@@ -1,0 +1,78 @@
+"""What is said of a search at work, and of what is wrong under a folder of results."""
+
+import json
+import shutil
+
+import pytest
+from studies import search_in, searched
+
+from dipsearch.cli import main
+from dipsearch.search.status import ailments, status
+
+PLAIN = {"sampler": "random", "pruner": "none"}
+
+
+def test_a_search_that_has_ended(room):
+    work, trials = searched(room, trials=3, **PLAIN)
+    now = status(work.folder)
+    assert (now.name, now.wanted, now.done, now.whole, now.pruned, now.failed) == ("study", 3, 3, 3, 0, 0)
+    assert now.running == [] and not now.at_work and now.per_hour > 0 and now.left == 0
+    assert now.best == max(((trial.number, trial.value) for trial in trials), key=lambda best: best[1])
+
+
+def test_a_search_at_work_is_looked_at_from_beside(room, capsys):
+    seen = []
+
+    def watch(event):
+        if event.kind == "start" and event.number == 1:
+            assert main(["status", str(room / "out" / "studies" / "study")]) == 0
+            seen.append(status(room / "out" / "studies" / "study"))
+
+    searched(room, trials=3, watch=watch, **PLAIN)
+    (now,) = seen
+    ((number, what, seconds),) = now.running
+    assert now.at_work and now.done == 1 and number == 1 and "hourglass" in what and 0 <= seconds < 60
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "study study: 1 of 3 trials are done (1 whole)" and "a search is at work" in lines
+    assert lines[-1].startswith(f"  trial 1  {what}  ")
+
+
+def test_what_a_dead_search_leaves_is_found(room, capsys):
+    def die(event):
+        if event.kind == "start" and event.number == 1:
+            shutil.copytree(room / "out", room / "dead")  # as a kill leaves it
+
+    searched(room, trials=2, watch=die, **PLAIN)
+    assert ailments(room / "out") == []
+    (stale,) = ailments(room / "dead")
+    assert "no search is at work, but trials 1 run; go on with --resume" in stale
+    assert main(["status", str(room / "dead" / "studies" / "study")]) == 0
+    assert "(stale: runs again with --resume)" in capsys.readouterr().out
+    work = search_in(room, out="dead", trials=2, resume=True, **PLAIN)
+    with work.opened():
+        work.run()
+    assert ailments(room / "dead") == [] and status(work.folder).failed == 1
+
+
+@pytest.mark.parametrize("harm", ["torn", "half-written", "of another version"])
+def test_what_is_wrong_with_runs_is_told(room, capsys, harm):
+    searched(room, trials=2, **PLAIN)
+    path = next((room / "out" / "runs" / "task").glob("*.json"))
+    if harm == "torn":
+        path.write_bytes(path.read_bytes()[:100])
+    elif harm == "half-written":
+        path.with_name(".abc.part").touch()
+    else:
+        run = json.loads(path.read_text())
+        path.write_text(json.dumps(run | {"machine": run["machine"] | {"torch": "1.0"}}))
+    assert main(["doctor", "--out", str(room / "out")]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert {"torn": "not a whole run", "half-written": "half-written", "of another version": "torch: 1.0, "}[
+        harm
+    ] in line
+
+
+def test_nothing_is_wrong_with_a_folder_that_is_not_there(tmp_path, capsys):
+    assert main(["doctor", "--out", str(tmp_path / "nowhere")]) == 0
+    assert capsys.readouterr().out == "nothing is wrong\n"
+    assert main(["status", "nobody", "--out", str(tmp_path)]) == 2
