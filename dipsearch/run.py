@@ -130,13 +130,29 @@ class RunStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._files: dict[str, tuple[int, dict[str, list[Path]]]] = {}  # of a task: the folder's time, files by key
 
     def find(self, task: str, key: str) -> dict[str, Any] | None:
         """The run with this key, or None. A file that does not parse counts as absent, and is replaced."""
-        for path in (self.root / task).glob(f"*-{key}.json"):
+        for path in self._by_key(task).get(key, []):
             if run := read_run(path):
                 return run
         return None
+
+    def _by_key(self, task: str) -> dict[str, list[Path]]:
+        """The files of a task's runs; the folder is read again where another process has changed it."""
+        folder = self.root / task
+        try:
+            changed = folder.stat().st_mtime_ns
+        except OSError:
+            return {}
+        known = self._files.get(task)
+        if known is None or known[0] != changed:
+            files: dict[str, list[Path]] = {}
+            for path in folder.glob("*.json"):
+                files.setdefault(path.stem.rpartition("-")[2], []).append(path)
+            known = self._files[task] = (changed, files)
+        return known[1]
 
     def unfinished(self, task: str, key: str) -> Path:
         """Where the state of a long fit is kept until its run is saved."""
@@ -179,6 +195,7 @@ class RunStore:
         from dipsearch.image import thumbnail
 
         path = self.path_of(run.task, run.image, run.key)
+        known = self._by_key(run.task)
         if (restored := x if fit is None else fit.x) is not None:
             write_atomically(path.with_suffix(".png"), lambda temporary: thumbnail(restored, temporary))
         if fit is not None:
@@ -193,6 +210,9 @@ class RunStore:
         record = asdict(run) | {"created": datetime.now(UTC).isoformat(timespec="seconds")}
         text = json.dumps(record, indent=1, allow_nan=False, sort_keys=True)
         write_atomically(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+        if path not in known.setdefault(run.key, []):
+            known[run.key].append(path)
+        self._files[run.task] = (path.parent.stat().st_mtime_ns, known)  # read again only after others' changes
         return path
 
 

@@ -201,14 +201,21 @@ class Fitting:
                     self._step()
                     self.iteration += 1
                     self.whole = True
+                if self._late():
+                    break
         return True
+
+    def _late(self) -> bool:
+        """Whether the time limit is over. Steps of large pictures take long: ten of them would be far past it."""
+        limit = self.recipe.time_limit
+        return limit is not None and time.perf_counter() - self._started >= limit
 
     def settle(self) -> None:
         """Wait for what was asked for and, where a check is due, do it."""
         with interrupts_wait(), self._timed():
             if self._device.type == "cuda":
                 torch.cuda.synchronize()
-            if self.iteration % CHECK_EVERY == 0 or self.iteration == self.recipe.iterations:
+            if self.iteration % CHECK_EVERY == 0 or self.iteration == self.recipe.iterations or self._late():
                 self._check()
             elif self._good is None and (unsound := _unsound(self._recent())):  # nothing to go back to
                 self.non_finite += unsound

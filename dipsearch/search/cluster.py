@@ -94,6 +94,7 @@ class Cluster:
                     raise Stopped("the work was stopped") from None
                 lost += 1
                 last = error
+                time.sleep(POLL)
         if killed == ATTEMPTS:
             raise WorkerKilled(f"killed {ATTEMPTS} workers")
         raise DipsearchError(f"the cluster lost {LOST} nodes under one fit: {last}")

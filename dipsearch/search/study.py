@@ -26,6 +26,7 @@ from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_it
 from dipsearch.search.executor import Executor, Turn, together
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
+from dipsearch.search.ledger import Ledger
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
 from dipsearch.search.samplers import SAMPLERS, SEQUENCES, Around
@@ -140,7 +141,10 @@ class Search:
                     if not existed:  # half a database is no study
                         (self.folder / "study.db").unlink(missing_ok=True)
                     raise
-                yield self
+                try:
+                    yield self
+                finally:
+                    self._ledger.close()
         except filelock.Timeout:
             raise DipsearchError(f"{self.folder}: another process is working on this study") from None
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
@@ -196,11 +200,12 @@ class Search:
         try:
             genome, protocol = self._genome(chosen)
             summary, key = protocol.summary(genome), subject_of(genome.key(), protocol.changes)
-            self._turn.until(lambda: key not in self._fitted)  # then the store has the answer
-            self._fitted.add(key)
             trial.set_user_attr("subject", key)
             trial.set_user_attr("genome_key", genome.key())
             trial.set_user_attr(SUMMARY, summary)
+            self._ledger.begun(trial._trial_id)
+            self._turn.until(lambda: key not in self._fitted)  # then the store has the answer
+            self._fitted.add(key)
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
             learned = self.ladder is not None and self.ladder.learned
             known = self._seen(key)
@@ -296,25 +301,24 @@ class Search:
     def _open(self) -> optuna.Study:
         effort, settings = self.settings.effort, self.settings
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._ledger = Ledger(f"sqlite:///{self.folder / 'study.db'}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # WilcoxonPruner
             by_instance = optuna.pruners.WilcoxonPruner(p_threshold=0.05, n_startup_steps=ENOUGH_FOR_A_TEST)
             pruner = self.ladder.pruner(effort.start_up) if self.ladder else Gated(by_instance, effort.start_up)
             study = optuna.create_study(
                 study_name=self.folder.name,
-                storage=f"sqlite:///{self.folder / 'study.db'}",
+                storage=self._ledger,
                 directions=[GOALS[goal].direction for goal in settings.goals],
-                load_if_exists=True,
                 pruner=pruner,
             )
         self._centre = None if settings.around is None else self._slots_of(settings.around)
         study.set_user_attr(WANTED, effort.trials)
         self._requeue(study)
-        if not study.get_trials(deepcopy=False):
-            first = [load_genome(name) for name in settings.space.start] if settings.around is None else []
-            for genome in filter(None, [settings.around, *settings.start, *first]):
-                if chosen := settings.space.find(genome):
-                    study.enqueue_trial(chosen, skip_if_exists=True)
+        first = [load_genome(name) for name in settings.space.start] if settings.around is None else []
+        for genome in filter(None, [settings.around, *settings.start, *first]):
+            if chosen := settings.space.find(genome):
+                study.enqueue_trial(chosen, skip_if_exists=True)
         return study
 
     def _ask(self) -> optuna.Trial:
