@@ -176,8 +176,8 @@ def test_the_time_limit_ends_a_fit_of_long_steps_before_the_next_check(monkeypat
     step = Step.__call__
     monkeypatch.setattr(Step, "__call__", lambda self: time.sleep(0.1) or step(self))
     result = run(iterations=1000, time_limit=0.25)
-    assert result.stop_reason == "time-limit" and result.iterations == result.curve["iteration"][-1] <= 3
-    assert result.seconds < 0.6 and result.psnr is not None and len(result.curve["psnr"]) == 1
+    assert result.stop_reason == "time-limit" and result.iterations <= 3
+    assert result.seconds < 0.6 and result.curve["iteration"] == [result.iterations]
 
 
 def test_the_time_limit_ends_a_fit():

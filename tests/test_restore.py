@@ -250,6 +250,11 @@ def test_a_picture_may_come_and_go_by_pipes(here):
     assert broken.returncode == 1 and broken.stderr.startswith(b"failed: -: not a readable picture")
 
 
+def test_a_time_that_is_too_short_is_told(here, capsys):
+    restored(save(here / "a.png", pixels(20, 24)), "--time-limit", "0.0001")
+    assert "(time-limit): too few to show anything" in capsys.readouterr().err
+
+
 def test_quiet_says_only_what_was_made(here, capsys):
     restored(save(here / "a.png", pixels(20, 24)), "--quiet")
     shown = capsys.readouterr()

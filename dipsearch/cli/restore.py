@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dipsearch.task import Task
 
 PIPE = "-"  # standard input or output
+FEW = 100  # iterations, before which a fit shows hardly more than a mean colour
 
 
 class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versions only
@@ -340,6 +341,9 @@ def _summary(job: "Job", told: dict[str, Any]) -> str:
     judged = f"PSNR {told['psnr']:.2f} dB  SSIM {told['ssim']:.3f}" if "psnr" in told else ""
     noise = "" if told["sigma"] is None else f"sigma {told['sigma']:.1f}"
     parts = f"{told['tiles']} tiles" if told["tiles"] > 1 else ""
-    stopped = f"stopped at {max(told['iterations'])} ({', '.join(told['stop_reason'])})"
+    done = max(told["iterations"])
+    stopped = f"stopped at {done} ({', '.join(told['stop_reason'])})"
+    if "time-limit" in told["stop_reason"] and done < FEW:
+        stopped += ": too few to show anything; allow more time, or shrink the picture with --max-side"
     words = (told["output"], stopped, f"fit {told['fit_db']:.2f} dB", judged, noise, parts, *told["notes"])
     return "  ".join(word for word in (*words, f"{told['seconds']:.0f} s") if word)
