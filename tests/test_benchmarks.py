@@ -28,8 +28,8 @@ def test_the_paper_loop_and_the_engine_start_alike(family, operator):
     fitting = Fitting(genome, y, operator, RECIPE, seed=3, device="cpu")
     losses = [loop.step() for _ in range(2)]
     fitting.advance(2)
-    # Adam's first step is the sign of each gradient: rounding shows from the second loss on.
-    assert fitting._step.losses[:2].tolist() == [pytest.approx(losses[0], rel=1e-5), pytest.approx(losses[1], rel=0.02)]
+    # Processors round otherwise; Adam's first step is the sign of each gradient, which shows from the second loss on.
+    assert fitting._step.losses[:2].tolist() == [pytest.approx(losses[0], rel=5e-5), pytest.approx(losses[1], rel=0.02)]
 
 
 def test_the_paper_loop_falls_back_once_its_fit_collapses():
