@@ -81,9 +81,13 @@ def test_a_trial_that_has_begun_outlives_the_process_and_one_that_waits_does_not
 def test_a_study_that_optuna_itself_has_made_is_taken_up(url):
     storage = optuna.storages.RDBStorage(url)
     study = made(storage)
-    study.optimize(lambda trial: float(trial.suggest_categorical("slot", [1, 2])), n_trials=3)
+    study.optimize(lambda trial: float(trial.suggest_categorical("slot", ["a", "b", "c"]) == "a"), n_trials=3)
+    study.enqueue_trial({"slot": "c"})
     storage.remove_session()
     storage.engine.dispose()
     again = made(Ledger(url))
-    assert plain(again.get_trials()) == plain(there(url)[1]) and len(again.trials) == 3
+    assert plain(again.get_trials()) == plain(there(url)[1]) and len(again.trials) == 4
+    again.tell(begin(again), 2.0)
+    assert plain(again.get_trials()) == plain(there(url)[1]) and len(again.trials) == 4
+    assert again.best_params == {"slot": "c"}
     again._storage.close()

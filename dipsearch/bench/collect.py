@@ -14,7 +14,7 @@ import torch
 
 from dipsearch.bench.design import Entry, fits, protocol_of
 from dipsearch.bench.table import SCORE, STEPS, have, part_path
-from dipsearch.error import FitError
+from dipsearch.error import FitError, WorkerKilled
 from dipsearch.run import OK
 from dipsearch.search.evaluation import HERE, Protocol, price_of
 from dipsearch.search.executor import Executor, together
@@ -22,10 +22,10 @@ from dipsearch.search.scores import scores
 from dipsearch.task import Observation
 
 
-def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str, Any]:
-    """One row: the learning curve of a genome on an observation."""
+def described(entry: Entry, instance: Observation) -> dict[str, Any]:
+    """What is known of a row before its fit."""
     price = price_of(entry.genome, instance)
-    row: dict[str, Any] = {
+    return {
         "key": entry.genome.key(),
         "name": entry.name,
         "origin": entry.origin,
@@ -39,6 +39,11 @@ def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str
         "gflop": round(price.gflop, 5),
         "status": OK,
     }
+
+
+def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str, Any]:
+    """One row: the learning curve of a genome on an observation."""
+    row = described(entry, instance)
     started = time.process_time()
     try:
         fitting = protocol.leg(entry.genome).begun(instance)
@@ -62,6 +67,13 @@ def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str
         "rollbacks": fit.rollbacks,
         **{f"{SCORE}{name}": value for name, value in scores(entry.genome, instance).items()},
     }
+
+
+def _row(executor: Executor, protocol: Protocol, entry: Entry, instance: Observation) -> dict[str, Any]:
+    try:
+        return executor.call(measure, protocol, entry, instance)
+    except WorkerKilled as error:
+        return described(entry, instance) | {"status": error.reason}
 
 
 def collect(
@@ -91,7 +103,7 @@ def collect(
         def another(under_way: int) -> Callable[[], dict[str, Any]] | None:
             if time.monotonic() - started > budget or (each := next(waiting, None)) is None:
                 return None
-            return lambda: executor.call(measure, protocol, *each)
+            return lambda: _row(executor, protocol, *each)
 
         for row in together(another, executor):
             done += 1

@@ -9,6 +9,9 @@ from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+WANTED = "trials"  # the note of a study that keeps how many were asked for
+SUMMARY = "summary"  # that of a trial that keeps what it fits
+
 
 class Ledger(InMemoryStorage):
     """Reads from memory; writes a trial to the database when its fits begin (`begun`), and when it has ended.
@@ -52,8 +55,15 @@ class Ledger(InMemoryStorage):
 
     def begun(self, trial_id: int) -> None:
         """Write a trial, so that it is known should the process die."""
-        trial = self.get_trial(trial_id)
-        self._rows[trial_id] = self._database.create_new_trial(self._study, trial)
+        trial, there = self.get_trial(trial_id), self._database
+        if (row := self._rows.get(trial_id)) is None:
+            self._rows[trial_id] = there.create_new_trial(self._study, trial)
+        else:  # it has waited there, in a study of before
+            there.set_trial_state_values(row, TrialState.RUNNING)
+            for name, slot in trial.distributions.items():
+                there.set_trial_param(row, name, slot.to_internal_repr(trial.params[name]), slot)
+            for key, value in trial.user_attrs.items():
+                there.set_trial_user_attr(row, key, value)
         self._written[trial_id] = written = copy.copy(trial)
         for name in ("user_attrs", "system_attrs", "intermediate_values"):  # which change in place
             setattr(written, name, dict(getattr(trial, name)))

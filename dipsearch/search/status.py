@@ -11,9 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 from dipsearch.run import RunStore
 from dipsearch.search.cokriging import DONE
 from dipsearch.search.evidence import read_study
+from dipsearch.search.ledger import SUMMARY, WANTED
 
-WANTED = "trials"  # the attribute of a study that keeps how many were asked for
-SUMMARY = "summary"  # that of a trial that keeps what it fits
 RECENT = 20  # trials whose ends tell the speed
 
 

@@ -26,13 +26,12 @@ from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_it
 from dipsearch.search.executor import Executor, Turn, together
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
-from dipsearch.search.ledger import Ledger
+from dipsearch.search.ledger import SUMMARY, WANTED, Ledger
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
 from dipsearch.search.samplers import SAMPLERS, SEQUENCES, Around
 from dipsearch.search.screen import NOTED
 from dipsearch.search.settings import Settings
-from dipsearch.search.status import SUMMARY, WANTED
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
 
