@@ -54,7 +54,7 @@ def test_callbacks_are_for_calls_in_this_process(executor):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("times", range(ATTEMPTS))
+@pytest.mark.parametrize("times", [0, ATTEMPTS - 1])
 def test_a_call_whose_worker_is_killed_is_made_again(two, tmp_path, times):
     assert two.call(calls.kills, tmp_path, times) != os.getpid()
     assert len(list(tmp_path.iterdir())) == times + 1
