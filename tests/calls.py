@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from dipsearch.error import Diverged
-from dipsearch.search.leg import go
 
 
 def begun(folder):
@@ -38,10 +37,3 @@ def holds(folder, number, seconds):
     begun(folder)
     time.sleep(seconds)
     return number
-
-
-def kills_once_then_goes(folder, instance, leg):
-    """A leg of a fit, in whose first beginning the worker is lost."""
-    if begun(folder) == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return go(instance, leg)

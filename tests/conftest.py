@@ -1,4 +1,5 @@
-"""One thread for each test process: tiny networks gain nothing from more, and lose a lot on a busy machine."""
+"""One thread for each test process: tiny networks gain nothing from more, and lose a lot on a busy machine, and the
+last bits of a fit depend on their number, which is one in workers, too."""
 
 import os
 

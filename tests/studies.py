@@ -15,6 +15,7 @@ GENES = {
     "activation": ["leaky-relu", "relu", "swish", "elu"],
     "channels": [2, 4],
 }
+PLAIN = {"sampler": "random", "pruner": "none"}  # a search whose trials do not depend on one another
 TEMPLATE = {
     "depth": "$depth",
     "channels_down": 4,

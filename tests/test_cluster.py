@@ -11,7 +11,7 @@ from pathlib import Path
 import calls
 import pytest
 import torch
-from studies import runs_in, search_in, searched, write_task
+from studies import PLAIN, runs_in, search_in, searched, write_task
 
 from dipsearch.error import DipsearchError, Diverged, WorkerKilled
 from dipsearch.search.executor import ATTEMPTS, Stopped
@@ -19,17 +19,7 @@ from dipsearch.search.executor import ATTEMPTS, Stopped
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own warnings
 TESTS = Path(__file__).parent
-PLAIN = {"sampler": "random", "pruner": "none"}
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As fits on a cluster have it: the last bits depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

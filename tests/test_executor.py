@@ -7,22 +7,11 @@ import time
 import calls
 import pytest
 import torch
-from studies import runs_in, searched, write_space, write_task
+from studies import PLAIN, runs_in, searched, write_space, write_task
 
 from dipsearch.error import Diverged, Paused, WorkerKilled
 from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, Workers, packed, together, unpacked
 from dipsearch.search.leg import Reached
-
-PLAIN = {"sampler": "random", "pruner": "none"}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As workers have it: the last bits depend on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

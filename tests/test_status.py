@@ -4,12 +4,10 @@ import json
 import shutil
 
 import pytest
-from studies import search_in, searched
+from studies import PLAIN, search_in, searched
 
 from dipsearch.cli import main
 from dipsearch.search.status import ailments, status
-
-PLAIN = {"sampler": "random", "pruner": "none"}
 
 
 def test_a_search_that_has_ended(room):

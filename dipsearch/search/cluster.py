@@ -84,7 +84,8 @@ class Cluster:
                 return unpacked(self._get(self._task.options(**self._needs(memory)).remote(data, *sent)))  # type: ignore[no-any-return]
             except errors.RayTaskError as error:
                 raise error.cause from None
-            except (errors.WorkerCrashedError, errors.OutOfMemoryError):
+            except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
+                last = error
                 if self._lost_one_of(nodes):
                     lost += 1
                 else:
