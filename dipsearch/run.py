@@ -5,6 +5,7 @@ merging at once. A file appears whole or not at all.
 """
 
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -266,6 +267,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def package_version(package: str) -> str:
     """The installed version, or "unknown" (a checkout that was never installed)."""
     try:
@@ -274,6 +276,7 @@ def package_version(package: str) -> str:
         return "unknown"
 
 
+@functools.cache
 def _processor() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -77,7 +77,7 @@ def searched(room, **settings):
     with work.opened():
         assert work.run() == "done"
         trials = work._study.get_trials()
-        work.pruned = work.given_up()
+        work.pruned = work.standing.given_up()
     return work, trials
 
 

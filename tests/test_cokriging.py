@@ -4,7 +4,7 @@ import numpy as np
 import optuna
 import pytest
 
-from dipsearch.search.cokriging import SEEN, Cokriging, Posterior, Promising, Seen, telling
+from dipsearch.search.cokriging import SEEN, Cokriging, Posterior, Promising, Seen, Sight, telling
 
 SIZES = {"a": 4, "b": 4, "c": 4}
 EARLY, LATE = 10, 40
@@ -44,7 +44,7 @@ def told(study, choices, values):
 
 
 def all_of(values, dead=()):
-    return Seen(values, frozenset(dead), ((0, LATE), (1, LATE)))
+    return Seen(values, dead, ((0, LATE), (1, LATE)))
 
 
 def proposed(study):
@@ -184,3 +184,36 @@ def test_hopeless_trials_are_given_up_and_promising_ones_are_not():
         verdicts[early] = trial.should_prune()
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
     assert verdicts == {23.0: False, 15.0: True}
+
+
+def test_a_study_is_read_as_its_trials_are():
+    """Trial by trial, in any order of their ends, and with a trial that is under way."""
+    study = optuna.create_study(direction="maximize")
+    space = {name: optuna.distributions.CategoricalDistribution(range(size)) for name, size in SIZES.items()}
+    trials = [study.ask(space) for _ in range(6)]
+    for trial in (trials[number] for number in (3, 0, 5, 1)):
+        trial.set_user_attr(SEEN, [(1, EARLY, float(trial.number))] if trial.number else [])
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        sight = Sight.of(study, space)
+        ended = [each for each in study.get_trials(deepcopy=False) if each.state.is_finished()]
+        expected = Seen.of(ended, space)
+        assert list(sight.seen.values.items()) == list(expected.values.items())
+        assert list(sight.seen.dead) == list(expected.dead) and len(sight) == len(ended)
+    trials[2].set_user_attr(SEEN, [(0, LATE, 7.0)])
+    beside, choices = sight.beside(study.get_trials(deepcopy=False)[2])
+    assert beside.values[choices] == {(0, LATE): 7.0} and choices not in sight.seen.values
+    assert Sight.of(study, {"a": space["a"]}).seen.values.keys() == {key[:1] for key in sight.seen.values}
+
+
+def test_of_many_values_the_best_and_the_latest_are_kept():
+    known = {choices: whole(choices) for choices in every()}
+    latest = {(9, number, 0): {(0, EARLY): 1.0} for number in range(40)}
+    everything = all_of(known | latest, [(8, number, 0) for number in range(40)])
+    assert everything.within(10_000) is everything
+    part = everything.within(100, (9, 0, 0))
+    assert sum(map(len, part.values.values())) + 2 * len(part.dead) <= 100 + 4
+    assert {(3, 3, 3), (3, 3, 2), (9, 39, 0), (9, 38, 0), (9, 0, 0)} <= part.values.keys()
+    assert (0, 0, 0) not in part.values and (9, 1, 0) not in part.values
+    assert list(part.dead) == [(8, number, 0) for number in range(30, 40)]
+    mean, _ = part.posterior.predict(np.array([(3, 3, 3), (0, 0, 0)]))
+    assert mean[0] > mean[1]

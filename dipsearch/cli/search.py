@@ -168,11 +168,12 @@ def announce(reporter: "Reporter", work: "Search", name: str) -> None:
 
 def conclude(reporter: "Reporter", work: "Search") -> None:
     """What has to be known about the trials: which were given up and why, and whether pruning can be trusted."""
-    if given_up := work.given_up():
+    if given_up := work.standing.given_up():
         reporter.line(f"\n{len(given_up)} of {work.done} trials were pruned:")
         for number, reason in given_up:
             reporter.line(f"  trial {number}: {reason}")
-    if agreement := work.rung_agreement():
+    judged = work.ladder is not None and not work.ladder.learned  # else a model weighs the rung itself
+    if judged and (agreement := work.standing.rung_agreement()):
         reporter.line(
             f"\nrank correlation of the first rung with the score: {agreement[0]:.2f} over {agreement[1]} full trials"
             " (below 0.5, pruning that early is not to be trusted)"

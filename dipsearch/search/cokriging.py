@@ -11,9 +11,12 @@ at the last iteration; a proposal maximizes the improvement of it that is expect
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, zip_longest
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import optuna
@@ -27,10 +30,12 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 RATE, OWN, NOISE = 0.2, 0.1, 0.02
 KEPT = 1.1
 LOWEST = -2.0  # standard deviations: bad networks differ far more than good ones do, and say nothing of those
+MOST = 400  # values that the process is fitted to, whose cost is cubic: beyond, those of the best and the latest
 ALIKE, LATER, FAITH = 0.6, 0.85, 6.0  # assumed correlation of instances, and of iterations ×4; counts as so many trials
 
 Fidelity = tuple[int, int]  # instance, iterations
 Choices = tuple[int, ...]  # the place of each slot's choice
+Read = tuple[Choices, dict[Fidelity, float], bool]  # of a trial: what it saw, and whether it was pruned
 
 
 def note(values: dict[Fidelity, float]) -> list[tuple[int, int, float]]:
@@ -52,37 +57,107 @@ class Seen:
     """
 
     values: dict[Choices, dict[Fidelity, float]]
-    dead: frozenset[Choices]
+    dead: Collection[Choices]
     wanted: tuple[Fidelity, ...]
 
     @classmethod
     def of(cls, trials: Iterable[FrozenTrial], slots: dict[str, Any]) -> Self:
         """What trials saw that hold all these slots (name -> categorical distribution)."""
-        seen, dead = dict[Choices, dict[Fidelity, float]](), set[Choices]()
-        for trial in trials:
-            if slots.keys() - trial.params.keys():
-                continue
-            choices = tuple(int(slot.to_internal_repr(trial.params[name])) for name, slot in slots.items())
-            values = {fidelity: value for fidelity, value in noted(trial).items() if math.isfinite(value)}
+        return cls.among(_read(trial, slots) for trial in trials)
+
+    @classmethod
+    def among(cls, read: Iterable["Read | None"]) -> Self:
+        """What was read of trials, in the order of the trials; None of those that hold other slots."""
+        seen, dead = dict[Choices, dict[Fidelity, float]](), dict[Choices, None]()
+        for choices, values, pruned in filter(None, read):
             if values:
                 seen.setdefault(choices, {}).update(values)
-            elif trial.state == TrialState.PRUNED:
-                dead.add(choices)
+            elif pruned:
+                dead[choices] = None
         for choices in dead:  # a fit that failed after a look at it, too
             seen.pop(choices, None)
         fidelities = {fidelity for values in seen.values() for fidelity in values}
         last = max((iterations for _, iterations in fidelities), default=0)
         wanted = tuple(sorted(fidelity for fidelity in fidelities if fidelity[1] == last))
-        return cls(seen, frozenset(dead), wanted)
+        return cls(seen, dead.keys(), wanted)
 
-    @property
+    @cached_property
     def scores(self) -> dict[Choices, float]:
         """Of the genomes that were seen at every fidelity that is wanted."""
         return {
-            choices: float(np.mean([values[fidelity] for fidelity in self.wanted]))
+            choices: sum(values[fidelity] for fidelity in self.wanted) / len(self.wanted)
             for choices, values in self.values.items()
             if self.wanted and all(fidelity in values for fidelity in self.wanted)
         }
+
+    @cached_property
+    def posterior(self) -> "Posterior":
+        """Of the part of this that the process is fitted to."""
+        return Posterior(self.within(MOST))
+
+    def within(self, most: int, *also: Choices) -> "Seen":
+        """The part with so many values at most: of the best genomes and, by turns, of the latest; some `also`."""
+        size = sum(map(len, self.values.values())) + len(self.dead) * len(self.wanted)
+        if size <= most:
+            return self
+        best = sorted(self.scores, key=self.scores.__getitem__, reverse=True)
+        latest = reversed(self.values)
+        kept, left = set(also), most - most // 5
+        for choices in filter(None, chain.from_iterable(zip_longest(best, latest))):
+            if choices not in kept and (left := left - len(self.values[choices])) >= 0:
+                kept.add(choices)
+            if left <= 0:
+                break
+        dead = list(self.dead)[-max(1, most // 5 // max(1, len(self.wanted))) :]
+        return Seen({key: values for key, values in self.values.items() if key in kept}, dead, self.wanted)
+
+
+def _read(trial: FrozenTrial, slots: dict[str, Any]) -> Read | None:
+    if slots.keys() - trial.params.keys():
+        return None
+    choices = tuple(int(slot.to_internal_repr(trial.params[name])) for name, slot in slots.items())
+    values = {fidelity: value for fidelity, value in noted(trial).items() if math.isfinite(value)}
+    return choices, values, trial.state == TrialState.PRUNED
+
+
+class Sight:
+    """What a study's trials that have ended saw: each is read once, whoever asks."""
+
+    def __init__(self, slots: dict[str, Any]) -> None:
+        self.slots = slots
+        self.same = dict[Choices, Hashable]()  # as `Cokriging.same` has it
+        self._read, self._seen = dict[int, Read | None](), Seen({}, (), ())
+
+    @classmethod
+    def of(cls, study: optuna.Study, slots: dict[str, Any]) -> "Sight":
+        """That of a study whose trials have these slots, with all that has ended by now."""
+        sight = _SIGHTS.get(study)
+        if sight is None or sight.slots != slots:
+            sight = _SIGHTS[study] = cls(slots)
+        trials = study.get_trials(deepcopy=False, states=DONE)
+        fresh = [trial for trial in trials if trial.number not in sight._read]
+        sight._read |= {trial.number: _read(trial, slots) for trial in fresh}
+        if fresh:  # a trial may end before one that began earlier
+            sight._read = {number: sight._read[number] for number in sorted(sight._read)}
+            sight._seen = Seen.among(sight._read.values())
+        return sight
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    @property
+    def seen(self) -> Seen:
+        """What they saw."""
+        return self._seen
+
+    def beside(self, trial: FrozenTrial) -> tuple[Seen, Choices]:
+        """What they and another trial saw, and what that one has chosen."""
+        if (read := _read(trial, self.slots)) is None:
+            raise ValueError(f"trial {trial.number} has other slots")
+        return Seen.among([*self._read.values(), read]), read[0]
+
+
+_SIGHTS = WeakKeyDictionary[optuna.Study, Sight]()
 
 
 class Posterior:
@@ -140,7 +215,12 @@ class Posterior:
 
     def _covariance(self, genomes: np.ndarray) -> np.ndarray:
         """Between genomes (M, slots) and those that were seen: (M, N)."""
-        differ = (genomes[:, None, :] != self._genomes[None, :, :]).sum(2)
+        places = max(genomes.max(initial=0), self._genomes.max(initial=0)) + 1
+        alike = (
+            np.eye(places)[genomes].reshape(len(genomes), -1)
+            @ np.eye(places)[self._genomes].reshape(len(self._genomes), -1).T
+        )
+        differ = genomes.shape[1] - alike
         return np.exp(-RATE * differ) + OWN * (differ == 0)  # type: ignore[no-any-return]
 
     def told(self) -> dict[Fidelity, float]:
@@ -164,7 +244,7 @@ def telling(seen: Seen, instances: int, iterations: int) -> list[int]:
     as_they_are = list(range(instances))
     if not seen.scores:
         return as_they_are
-    told = Posterior(seen).told()
+    told = seen.posterior.told()
     if any((instance, iterations) not in told for instance in as_they_are):
         return as_they_are
     worth = {instance: told[instance, iterations] * (1.0 if instance else KEPT) for instance in as_they_are}
@@ -176,8 +256,7 @@ def order_of(study: optuna.Study, trial: optuna.Trial, stages: list[tuple[int, i
 
     `stages` are (instances, iterations), of a ladder.
     """
-    seen = Seen.of(study.get_trials(deepcopy=False, states=DONE), trial.distributions)
-    return telling(seen, stages[-1][0], stages[0][1])
+    return telling(Sight.of(study, trial.distributions).seen, stages[-1][0], stages[0][1])
 
 
 class Cokriging(optuna.samplers.BaseSampler):
@@ -197,19 +276,22 @@ class Cokriging(optuna.samplers.BaseSampler):
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         """The slots of the first trial that has ended."""
-        return _slots(study.get_trials(deepcopy=False, states=DONE))
+        trials = study.get_trials(deepcopy=False, states=DONE)
+        return next((trial.distributions for trial in trials if trial.distributions), {})
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
         """A choice for each slot; nothing where there is no score yet, or all candidates are known."""
-        trials = study.get_trials(deepcopy=False, states=DONE)
-        seen = Seen.of(trials, search_space)
-        if len(trials) < self._start_up or not (scores := seen.scores):
+        if not search_space:
+            return {}
+        sight = Sight.of(study, search_space)
+        seen = sight.seen
+        if len(sight) < self._start_up or not (scores := seen.scores):
             return {}
         known = (scores.keys() if self.again else seen.values.keys()) | seen.dead
         candidates = [each for each in self._candidates(seen, search_space) if each not in known]
         if not candidates:
             return {}
-        mean, deviation = Posterior(seen).predict(np.array(candidates))
+        mean, deviation = seen.posterior.predict(np.array(candidates))
         ahead = (mean - max(scores.values())) / deviation
         improvement = deviation * (ahead * norm.cdf(ahead) + norm.pdf(ahead))
 
@@ -218,7 +300,8 @@ class Cokriging(optuna.samplers.BaseSampler):
                 name: slot.choices[place] for (name, slot), place in zip(search_space.items(), choices, strict=True)
             }
 
-        taken = {self.same(params(choices)) for choices in known}
+        sight.same |= {choices: self.same(params(choices)) for choices in known if choices not in sight.same}
+        taken = {sight.same[choices] for choices in known}
         under_way = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         taken |= {self.same(each.params) for each in under_way if each.number != trial.number and each.params}
         best = (params(candidates[index]) for index in np.argsort(-improvement))
@@ -232,7 +315,7 @@ class Cokriging(optuna.samplers.BaseSampler):
         for best in sorted(scores, key=scores.__getitem__, reverse=True)[: self.around]:
             for slot, size in enumerate(sizes):
                 found |= dict.fromkeys((*best[:slot], place, *best[slot + 1 :]) for place in range(size))
-        return list(found | dict.fromkeys(seen.values))
+        return list(found | dict.fromkeys(seen.within(MOST).values))
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
@@ -248,13 +331,8 @@ class Promising(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether to give it up; never before there is a score to beat."""
-        seen = Seen.of([*study.get_trials(deepcopy=False, states=DONE), trial], trial.distributions)
+        seen, choices = Sight.of(study, trial.distributions).beside(trial)
         if not (scores := seen.scores):
             return False
-        choices = [slot.to_internal_repr(trial.params[name]) for name, slot in trial.distributions.items()]
-        mean, deviation = Posterior(seen).predict(np.array([choices]))
+        mean, deviation = Posterior(seen.within(MOST, choices)).predict(np.array([choices]))
         return bool(norm.sf((max(scores.values()) - mean[0]) / deviation[0]) < self.chance)
-
-
-def _slots(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
-    return next((trial.distributions for trial in trials if trial.distributions), {})

@@ -6,8 +6,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from torch import Tensor
-
 from dipsearch.baseline import BASELINES
 from dipsearch.error import DipsearchError, FitError, OutOfMemory, Paused, UsageError, WorkerKilled
 from dipsearch.fitting.capture import WARM_UP
@@ -97,7 +95,8 @@ class Protocol:
     def reach(self, executor: Caller, instance: Observation, leg: Leg, **near: Any) -> Reached:
         """Where a leg ends; one that kills its workers has failed."""
         try:
-            return executor.call(go, instance, leg, memory=price_of(leg.genome, instance).memory, **near)
+            memory = price_of(leg.genome, instance, executor).memory
+            return executor.call(go, instance, leg, memory=memory, **near)
         except WorkerKilled as error:
             return Reached(error=error)
 
@@ -124,8 +123,7 @@ class Protocol:
             genome=genome.data() if genome else None,
             summary=self.summary(genome) if genome else "(baseline)",
             recipe_changes=self.changes or None,
-            machine=environment(),
-            **outcome,
+            **{"machine": environment()} | outcome,
         )
 
     def record(
@@ -135,10 +133,10 @@ class Protocol:
         genome: Genome,
         instance: Observation,
         fit: Fit,
-        seen: dict[int, Tensor] | None = None,
+        reached: Reached,
     ) -> dict[str, Any]:
-        """Store a finished fit, with its progress frames if it has any."""
-        price = price_of(genome, instance)
+        """Store a fit that a leg has ended, with its progress frames if it has any."""
+        price, seen = price_of(genome, instance), reached.seen
         run = self.run(
             name,
             genome,
@@ -161,6 +159,7 @@ class Protocol:
             device=fit.device,
             precision=fit.precision,
             uncertainty=None if fit.uncertainty is None else float(fit.uncertainty.mean()),
+            machine=reached.machine or environment(),
         )
         store.save(run, fit, seen=[seen[at] for at in sorted(seen)] if seen else None)
         store.keep_pictures(run, {"observation": instance.y, "truth": instance.truth})
@@ -233,7 +232,7 @@ class Protocol:
                     path.unlink(missing_ok=True)
                 return self.record_failure(store, name, genome, instance, reached.error)
             if reached.fit is not None:
-                run = self.record(store, name, genome, instance, reached.fit, reached.seen)
+                run = self.record(store, name, genome, instance, reached.fit, reached)
                 path.unlink(missing_ok=True)
                 return run
             kept = reached.kept or {}
@@ -245,10 +244,19 @@ class Protocol:
             save(kept)
 
 
-def price_of(genome: Genome, instance: Observation) -> Cost:
-    """What a step takes at the size of an instance's picture."""
+_PRICES = dict[tuple[Genome, int, int, int], Cost]()
+
+
+def price_of(genome: Genome, instance: Observation, executor: Caller = HERE) -> Cost:
+    """What a step takes at the size of an instance's picture: computed where fits run, and once.
+
+    It takes as long as some steps of a small fit, which a driver with many workers has no time for.
+    """
     channels, height, width = instance.shape
-    return cost(genome, height, width, channels)
+    asked = genome.canonical(), height, width, channels
+    if asked not in _PRICES:
+        _PRICES[asked] = executor.call(cost, *asked)
+    return _PRICES[asked]
 
 
 def failed(run: dict[str, Any]) -> bool:

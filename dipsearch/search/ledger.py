@@ -1,23 +1,67 @@
 """The storage of a study: all of it in memory, and in a database what has to outlive the process."""
 
-import copy
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from optuna.distributions import distribution_to_json
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import InMemoryStorage, RDBStorage
+from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
 
 WANTED = "trials"  # the note of a study that keeps how many were asked for
 SUMMARY = "summary"  # that of a trial that keeps what it fits
+
+Rows = dict[Any, dict[str, Any]]  # the key of a row within its trial -> its other columns
+
+
+def _params(trial: FrozenTrial) -> Rows:
+    return {
+        name: {
+            "param_value": slot.to_internal_repr(trial.params[name]),
+            "distribution_json": distribution_to_json(slot),
+        }
+        for name, slot in trial.distributions.items()
+    }
+
+
+def _notes(notes: dict[str, Any]) -> Rows:
+    return {key: {"value_json": json.dumps(value)} for key, value in notes.items()}
+
+
+def _values(trial: FrozenTrial) -> Rows:
+    stored = map(models.TrialValueModel.value_to_stored_repr, trial.values or ())
+    return {place: {"value": value, "value_type": kind} for place, (value, kind) in enumerate(stored)}
+
+
+def _intermediate(trial: FrozenTrial) -> Rows:
+    stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    rows = {step: stored(value) for step, value in trial.intermediate_values.items()}
+    return {
+        step: {"intermediate_value": value, "intermediate_value_type": kind} for step, (value, kind) in rows.items()
+    }
+
+
+# a table of Optuna's schema -> the name of its key within a trial, and a trial's rows of it
+TABLES: dict[Any, tuple[str, Callable[[FrozenTrial], Rows]]] = {
+    models.TrialParamModel: ("param_name", _params),
+    models.TrialUserAttributeModel: ("key", lambda trial: _notes(trial.user_attrs)),
+    models.TrialSystemAttributeModel: ("key", lambda trial: _notes(trial.system_attrs)),
+    models.TrialValueModel: ("objective", _values),
+    models.TrialIntermediateValueModel: ("step", _intermediate),
+}
 
 
 class Ledger(InMemoryStorage):
     """Reads from memory; writes a trial to the database when its fits begin (`begun`), and when it has ended.
 
     Optuna's own storage asks the database for each of a trial's slots and notes, and for all trials again and again:
-    a hundred milliseconds a trial, and more the more trials there are. Trials that wait are in memory only.
+    a hundred milliseconds a trial, and more the more trials there are. Here a trial is one transaction each time, of
+    the rows that have changed, in the tables of Optuna, which reads them. Trials that wait are in memory only.
     """
 
     def __init__(self, url: str) -> None:
@@ -25,7 +69,7 @@ class Ledger(InMemoryStorage):
         self._database = RDBStorage(url)
         self._study = -1  # there
         self._rows: dict[int, int] = {}  # trial -> its row there
-        self._written: dict[int, FrozenTrial] = {}  # notes as they were written
+        self._written: dict[int, dict[Any, Rows]] = {}  # of trials that have not ended
 
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """Create the study, or take it up with all its trials."""
@@ -40,7 +84,10 @@ class Ledger(InMemoryStorage):
         for key, value in there.get_study_system_attrs(self._study).items():
             super().set_study_system_attr(here, key, value)
         for trial in there.get_all_trials(self._study):
-            self._rows[super().create_new_trial(here, trial)] = trial._trial_id
+            taken_up = super().create_new_trial(here, trial)
+            self._rows[taken_up] = trial._trial_id
+            if not trial.state.is_finished():
+                self._written[taken_up] = _rows_of(trial)
         return here
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -55,44 +102,46 @@ class Ledger(InMemoryStorage):
 
     def begun(self, trial_id: int) -> None:
         """Write a trial, so that it is known should the process die."""
-        trial, there = self.get_trial(trial_id), self._database
-        if (row := self._rows.get(trial_id)) is None:
-            self._rows[trial_id] = there.create_new_trial(self._study, trial)
-        else:  # it has waited there, in a study of before
-            there.set_trial_state_values(row, TrialState.RUNNING)
-            for name, slot in trial.distributions.items():
-                there.set_trial_param(row, name, slot.to_internal_repr(trial.params[name]), slot)
-            for key, value in trial.user_attrs.items():
-                there.set_trial_user_attr(row, key, value)
-        self._written[trial_id] = written = copy.copy(trial)
-        for name in ("user_attrs", "system_attrs", "intermediate_values"):  # which change in place
-            setattr(written, name, dict(getattr(trial, name)))
+        self._write(trial_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Change a trial's state; one that ends is written."""
         changed = super().set_trial_state_values(trial_id, state, values)
         if changed and state.is_finished():
-            self._end(trial_id)
+            self._write(trial_id)
+            self._written.pop(trial_id)
         return changed
 
-    def _end(self, trial_id: int) -> None:
-        trial, there = self.get_trial(trial_id), self._database
-        if trial_id not in self._rows:
-            self._rows[trial_id] = there.create_new_trial(self._study, trial)
-            return
-        row, before = self._rows[trial_id], self._written.pop(trial_id, None)
-        for key, value in trial.user_attrs.items():
-            if before is not None and before.user_attrs.get(key) != value:
-                there.set_trial_user_attr(row, key, value)
-        for key, value in trial.system_attrs.items():
-            if before is not None and before.system_attrs.get(key) != value:
-                there.set_trial_system_attr(row, key, value)
-        for step, value in trial.intermediate_values.items():
-            if before is not None and step not in before.intermediate_values:
-                there.set_trial_intermediate_value(row, step, value)
-        there.set_trial_state_values(row, trial.state, trial.values)
+    def _write(self, trial_id: int) -> None:
+        """What has changed of a trial since it was written last."""
+        trial, before = self.get_trial(trial_id), self._written.get(trial_id, {})
+        now = _rows_of(trial)
+        with Session(self._database.engine) as session, session.begin():
+            if trial_id in self._rows:
+                row: Any = session.get_one(models.TrialModel, self._rows[trial_id])
+            else:
+                row = models.TrialModel(study_id=self._study, number=len(self._rows))
+                session.add(row)
+            row.state, row.datetime_start, row.datetime_complete = (
+                trial.state,
+                trial.datetime_start,
+                trial.datetime_complete,
+            )
+            session.flush()
+            where = row.trial_id
+            for table, (key, _) in TABLES.items():
+                was = before.get(table, {})
+                changed = {name: columns for name, columns in now[table].items() if was.get(name) != columns}
+                if again := changed.keys() & was.keys():
+                    session.execute(delete(table).where(table.trial_id == where, getattr(table, key).in_(again)))
+                session.add_all(table(trial_id=where, **{key: name}, **columns) for name, columns in changed.items())
+        self._rows[trial_id], self._written[trial_id] = where, now
 
     def close(self) -> None:
         """Close the database; what is in memory stays."""
         self._database.remove_session()
         self._database.engine.dispose()
+
+
+def _rows_of(trial: FrozenTrial) -> dict[Any, Rows]:
+    return {table: rows(trial) for table, (_, rows) in TABLES.items()}

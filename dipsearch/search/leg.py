@@ -21,6 +21,7 @@ from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.kept import SAVE_EVERY, going_on
 from dipsearch.metric import psnr
+from dipsearch.run import environment
 from dipsearch.task import Observation
 
 Tell = Callable[[int, float], None]  # the iteration, and the PSNR of the averaged output
@@ -70,7 +71,7 @@ class Reached:
 
     `psnr` is that of the answer so far under the stopping rule, `average` that of the averaged output, both None
     without a truth; `statistic` is what the rule watches. One of `kept`, `fit` and `error` says how it goes on: from
-    there, not at all since it has ended, or not at all since it failed.
+    there, not at all since it has ended, or not at all since it failed. `machine` is that of a fit that has ended.
     """
 
     iteration: int = 0
@@ -81,6 +82,7 @@ class Reached:
     kept: dict[str, Any] | None = None
     fit: Fit | None = None
     error: FitError | None = None
+    machine: dict[str, Any] | None = None
 
 
 class _Over(Exception):
@@ -133,6 +135,7 @@ def go(
         seen,
         None if fitting.done else {"state": fitting.state(), "gathered": gathered},
         fitting.result() if fitting.done else None,
+        machine=environment() if fitting.done else None,
     )
 
 

@@ -27,11 +27,11 @@ class Limits:
         trial: Reporter,
         executor: Caller = HERE,
     ) -> None:
-        """Pruned where a genome would be too dear on the largest picture."""
+        """Pruned where a genome would be too dear on the largest picture; WorkerKilled where asking that kills."""
         if self.gflop is self.seconds is self.memory is None:
             return
         largest = max(instances, key=lambda instance: instance.shape[-2] * instance.shape[-1])
-        price = price_of(genome, largest)
+        price = price_of(genome, largest, executor)
         predicted = {"gflop": price.gflop, "memory": price.memory / MIB}
         if self.seconds is not None:
             step = seconds_per_iteration(protocol, genome, largest, executor=executor)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from dipsearch.error import FitError
+from dipsearch.error import FitError, WorkerKilled
 from dipsearch.genome import Genome
 from dipsearch.metric import from_mse
 from dipsearch.run import RunStore
@@ -56,7 +56,10 @@ class Objective:
         Pruned says why a trial was given up, or why the genome cannot be fitted.
         """
         if not self.known:  # else it has passed before
-            self.limits.check(self.protocol, genome, self.instances, trial, self.executor)
+            try:
+                self.limits.check(self.protocol, genome, self.instances, trial, self.executor)
+            except WorkerKilled as error:
+                raise Pruned(f"{error.reason}: {error}") from None
             self.screen(genome, trial)  # runs the network, so only where the limits allow that
         stored = [self.protocol.find(self.store, genome.key(), instance) for instance in self.instances]
         for run in stored:
@@ -135,7 +138,7 @@ class Fits:
             self._best[index] = max(now, self._best.get(index, now))
             if reached.fit is not None:
                 self._stored[index] = objective.protocol.record(
-                    objective.store, objective.name, self._genome, instance, reached.fit
+                    objective.store, objective.name, self._genome, instance, reached.fit, reached
                 )
             done = sum(reached.iteration for reached in self._reached.values())
             objective.watch(min(1.0, done / (end * self._missing)))
