@@ -37,3 +37,16 @@ def holds(folder, number, seconds):
     begun(folder)
     time.sleep(seconds)
     return number
+
+
+def beside(folder, number, seconds):
+    """Take some time, and give how many calls were under way in it, at most."""
+    mark = Path(folder) / f"{number}.now"
+    mark.touch()
+    most = 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        most = max(most, len(list(Path(folder).glob("*.now"))))
+        time.sleep(0.01)
+    mark.unlink()
+    return most

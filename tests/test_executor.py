@@ -9,7 +9,8 @@ import pytest
 import torch
 from studies import PLAIN, runs_in, searched, write_space, write_task
 
-from dipsearch.error import Diverged, Paused, WorkerKilled
+from dipsearch.error import DipsearchError, Diverged, Paused, WorkerKilled
+from dipsearch.search.cluster import _done_there, _versions
 from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, Workers, packed, together, unpacked
 from dipsearch.search.leg import Reached
 
@@ -103,6 +104,22 @@ def test_as_many_are_under_way_as_there_is_room_for(two, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("each", "together_are"), [(60, 1), (40, 2), (500, 1)])
+def test_calls_wait_for_the_memory_that_they_are_predicted_to_take(tmp_path, each, together_are):
+    workers = Workers(2, memory=100.0)
+    list(together(jobs(*(lambda: workers.call(calls.square, 1) for _ in range(2))), workers))  # both are there
+    work = (lambda n=n: workers.call(calls.beside, tmp_path, n, 0.4, memory=each) for n in range(4))
+    assert max(together(jobs(*work), workers)) == together_are
+    workers.stop()
+
+
+def test_a_node_with_other_versions_is_refused():
+    with pytest.raises(DipsearchError, match=r"has dipsearch \S+, and the driver 0.0.0: install the same"):
+        _done_there({"dipsearch": "0.0.0", "torch": torch.__version__}, b"")
+    assert unpacked(_done_there(_versions(), packed((calls.square, [3])))) == 9
+
+
+@pytest.mark.slow
 def test_one_that_fails_stops_the_others(tmp_path):
     workers = Workers(2)
     work = jobs(lambda: workers.call(calls.holds, tmp_path, 0, 600), lambda: workers.call(calls.diverges))
@@ -163,11 +180,12 @@ def test_a_search_gives_the_same_wherever_its_fits_run(room, two):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["halving", "promising", "wilcoxon"])
-def test_a_fit_that_pauses_at_rungs_gives_the_same_wherever_it_goes_on(room, two, pruner):
+def test_a_fit_that_pauses_at_rungs_and_between_gives_the_same_wherever_it_goes_on(room, monkeypatch, pruner):
     write_task(room, recipe={"precision": "float32", "iterations": 40}, effort={"start_up": 2})
     ways = {"sampler": "random", "pruner": pruner, "trials": 5}
     _, alone = searched(room, **ways)
     one_at_a_time = Workers(1)
+    monkeypatch.setattr("dipsearch.search.objective.SAVE_EVERY", 0.0)  # at every look at the clock
     _, far = searched(room, out="far", executor=one_at_a_time, **ways)
     one_at_a_time.stop()
     assert [(trial.state, trial.values) for trial in far] == [(trial.state, trial.values) for trial in alone]

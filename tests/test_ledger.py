@@ -36,7 +36,7 @@ def begin(study):
     trial = study.ask()
     trial.suggest_categorical("slot", ["a", "b", "c"])
     trial.set_user_attr("early", [1, 2])
-    study._storage.begun(trial._trial_id)
+    study._storage.keep(trial._trial_id)
     return trial
 
 

@@ -28,8 +28,8 @@ def test_a_search_at_work_is_looked_at_from_beside(room, capsys):
 
     searched(room, trials=3, watch=watch, **PLAIN)
     (now,) = seen
-    ((number, what, seconds),) = now.running
-    assert now.at_work and now.done == 1 and number == 1 and "hourglass" in what and 0 <= seconds < 60
+    ((number, what, seconds, host),) = now.running
+    assert now.at_work and now.done == 1 and number == 1 and "hourglass" in what and 0 <= seconds < 60 and host == ""
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "study study: 1 of 3 trials are done (1 whole)" and "a search is at work" in lines
     assert lines[-1].startswith(f"  trial 1  {what}  ")

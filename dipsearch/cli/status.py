@@ -41,7 +41,8 @@ def _lines(now: "Status") -> list[str]:
         lines.append(f"{now.per_hour:.0f} trials an hour{left}")
     lines.append("a search is at work" if now.at_work else "no search is at work")
     stale = "" if now.at_work else "  (stale: runs again with --resume)"
-    lines += [f"  trial {number}  {what}  {duration(seconds)}{stale}" for number, what, seconds in now.running]
+    for number, what, seconds, host in now.running:
+        lines.append(f"  trial {number}  {what}  {duration(seconds)}{f' on {host}' if host else ''}{stale}")
     return lines
 
 

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from dipsearch.error import DipsearchError, UsageError, WorkerKilled
-from dipsearch.search.executor import ATTEMPTS, POLL, Stopped, packed, unpacked
+from dipsearch.run import package_version
+from dipsearch.search.executor import ATTEMPTS, BESIDE, POLL, Stopped, packed, unpacked
 from dipsearch.task import Observation
 
 T = TypeVar("T")
 EXTRA = "pip install 'dipsearch[ray]'"
 LOST = 100  # nodes that a call may lose
 NOTICED = 10.0  # seconds in which a node's end is known everywhere
-BESIDE = 512 * 2**20  # bytes of a worker's libraries
 SENT = ...  # in place of a picture that was sent before
 VRAM = "vram_mb"  # the resource that nodes may offer: MiB of their GPUs
 
@@ -59,6 +59,7 @@ class Cluster:
         except (OSError, RuntimeError, ValueError) as error:
             raise DipsearchError(f"--ray {address}: {' '.join(str(error).split())}") from None
         self._task = ray.remote(max_retries=0)(_done_there)
+        self._versions = _versions()
         self._sent = dict[int, tuple[Observation, Any]]()
         self._lock, self._looked, self._room = threading.Lock(), float("-inf"), 0
 
@@ -81,7 +82,8 @@ class Cluster:
         while killed < ATTEMPTS and lost < LOST:
             nodes = self._nodes()
             try:
-                return unpacked(self._get(self._task.options(**self._needs(memory)).remote(data, *sent)))  # type: ignore[no-any-return]
+                begun = self._task.options(**self._needs(memory)).remote(self._versions, data, *sent)
+                return unpacked(self._get(begun))  # type: ignore[no-any-return]
             except errors.RayTaskError as error:
                 raise error.cause from None
             except (errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
@@ -153,8 +155,19 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _done_there(data: bytes, *instances: bytes) -> bytes:
+def _versions() -> dict[str, str]:
+    """What has to be the same on all nodes; Ray sees to itself and to Python."""
+    return {package: package_version(package) for package in ("dipsearch", "torch")}
+
+
+def _done_there(versions: dict[str, str], data: bytes, *instances: bytes) -> bytes:
     """A call, on a node."""
+    for package, version in _versions().items():
+        if version != versions[package]:
+            raise DipsearchError(
+                f"{socket.gethostname()} has {package} {version}, and the driver {versions[package]}: "
+                "install the same everywhere"
+            )
     function, plain = unpacked(data)
     there = iter(instances)
     return packed(function(*[unpacked(next(there)) if each is SENT else each for each in plain]))

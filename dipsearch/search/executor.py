@@ -23,11 +23,13 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from dipsearch.error import DipsearchError, Paused, WorkerKilled
+from dipsearch.fitting.device import memory_of
 
 T = TypeVar("T")
 ATTEMPTS = 3  # workers that a call may kill
 POLL = 1.0  # seconds between two looks at how much room there is
 MOST = 4096  # calls under way
+BESIDE = 512 * 2**20  # bytes of a worker's libraries
 
 
 class Caller(Protocol):
@@ -79,12 +81,19 @@ class Here:
 
 
 class Workers:
-    """Processes of this machine, each with so many threads. One that is killed is replaced."""
+    """Processes of this machine, each with so many threads. One that is killed is replaced.
+
+    Calls are under way together as long as their predicted memory is less than `memory` bytes, by default what this
+    machine has beside the libraries of the workers; a larger one is made alone.
+    """
 
     near = False
 
-    def __init__(self, count: int, threads: int = 1) -> None:
+    def __init__(self, count: int, threads: int = 1, memory: float | None = None) -> None:
         self._count, self._threads = count, threads
+        there = memory_of(torch.device("cpu")) - (count + 1) * BESIDE if memory is None else memory
+        self._memory, self._taken = max(there, 1.0), 0.0
+        self._given_back = threading.Condition()
         self._free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
         self._all, self._lock, self._stopped = set[ProcessPoolExecutor](), threading.Lock(), False
         for _ in range(count):
@@ -103,13 +112,31 @@ class Workers:
 
     def call(self, function: Callable[..., T], *given: Any, memory: int = 0, **near: Any) -> T:
         """As a `Caller`."""
-        data, pool = packed((function, given)), self._free.get()
+        data = packed((function, given))
+        with self._admitted(memory):
+            return unpacked(self._made(data))  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _admitted(self, memory: float) -> Iterator[None]:
+        needed = min(memory, self._memory)
+        with self._given_back:
+            self._given_back.wait_for(lambda: self._stopped or self._taken + needed <= self._memory)
+            self._taken += needed
+        try:
+            yield
+        finally:
+            with self._given_back:
+                self._taken -= needed
+                self._given_back.notify_all()
+
+    def _made(self, data: bytes) -> bytes:
+        pool = self._free.get()
         try:
             for _ in range(ATTEMPTS):
                 if self._stopped:
                     break
                 try:
-                    return unpacked(pool.submit(_done, data).result())  # type: ignore[no-any-return]
+                    return pool.submit(_done, data).result()
                 except (BrokenProcessPool, RuntimeError) as error:
                     if not isinstance(error, BrokenProcessPool) and not self._stopped:
                         raise
@@ -129,6 +156,8 @@ class Workers:
     def stop(self) -> None:
         """As an `Executor`: the processes are killed."""
         self._stopped = True
+        with self._given_back:
+            self._given_back.notify_all()
         with self._lock:
             pools = list(self._all)
         for pool in pools:

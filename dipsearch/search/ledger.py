@@ -14,7 +14,7 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 WANTED = "trials"  # the note of a study that keeps how many were asked for
-SUMMARY = "summary"  # that of a trial that keeps what it fits
+SUMMARY, HOST = "summary", "host"  # those of a trial that keep what it fits, and where it did so last
 
 Rows = dict[Any, dict[str, Any]]  # the key of a row within its trial -> its other columns
 
@@ -57,7 +57,8 @@ TABLES: dict[Any, tuple[str, Callable[[FrozenTrial], Rows]]] = {
 
 
 class Ledger(InMemoryStorage):
-    """Reads from memory; writes a trial to the database when its fits begin (`begun`), and when it has ended.
+    """Reads from memory; writes a trial to the database when its fits begin and go on (`keep`), and when it
+    has ended.
 
     Optuna's own storage asks the database for each of a trial's slots and notes, and for all trials again and again:
     a hundred milliseconds a trial, and more the more trials there are. Here a trial is one transaction each time, of
@@ -100,8 +101,8 @@ class Ledger(InMemoryStorage):
         super().set_study_system_attr(study_id, key, value)
         self._database.set_study_system_attr(self._study, key, value)
 
-    def begun(self, trial_id: int) -> None:
-        """Write a trial, so that it is known should the process die."""
+    def keep(self, trial_id: int) -> None:
+        """Write a trial as it is, so that it is known should the process die."""
         self._write(trial_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:

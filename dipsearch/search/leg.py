@@ -4,10 +4,11 @@ A fit pauses at the rungs of a search, and once a minute in a long one. It goes 
 on the CPU, wherever the next leg runs.
 """
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -71,7 +72,8 @@ class Reached:
 
     `psnr` is that of the answer so far under the stopping rule, `average` that of the averaged output, both None
     without a truth; `statistic` is what the rule watches. One of `kept`, `fit` and `error` says how it goes on: from
-    there, not at all since it has ended, or not at all since it failed. `machine` is that of a fit that has ended.
+    there, not at all since it has ended, or not at all since it failed. `machine` is that of a fit that has ended,
+    `host` the name of where it ran.
     """
 
     iteration: int = 0
@@ -83,6 +85,7 @@ class Reached:
     fit: Fit | None = None
     error: FitError | None = None
     machine: dict[str, Any] | None = None
+    host: str = field(default_factory=socket.gethostname)
 
 
 class _Over(Exception):

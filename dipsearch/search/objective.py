@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from dipsearch.error import FitError, WorkerKilled
 from dipsearch.genome import Genome
+from dipsearch.kept import SAVE_EVERY
 from dipsearch.metric import from_mse
 from dipsearch.run import RunStore
 from dipsearch.search.cokriging import SEEN, Fidelity
@@ -29,10 +30,11 @@ from dipsearch.task import Observation
 class Objective:
     """The values of a genome under a protocol, over a fixed list of instances.
 
-    `goals` are names in `GOALS`, the quality first; `ladder` None tests instance by instance. `name` is what
-    people call the genome; `best` gives the values of the best trial so far, by instance. `watch` is told the
-    progress of a trial, from 0 to 1; `screen` may prune a genome before its fits. `known` is what earlier trials of
-    the same genome saw, and `order` that of the instances, for ladders that learn. `executor` makes the fits.
+    `goals` are names in `GOALS`, the quality first; `ladder` None tests instance by instance. `name` is what people
+    call the genome; `best` gives the values of the best trial so far, by instance. `watch` is told the progress of a
+    trial, from 0 to 1, and the host that it was made on, if it is another process; `screen` may prune a genome before
+    its fits. `known` is what earlier trials of the same genome saw, and `order` that of the instances, for ladders that
+    learn. `executor` makes the fits.
     """
 
     protocol: Protocol
@@ -44,7 +46,7 @@ class Objective:
     ladder: Ladder | None
     best: Callable[[], dict[int, float]]
     name: str
-    watch: Callable[[float], None] = lambda share: None
+    watch: Callable[[float, str], None] = lambda share, host: None
     screen: Callable[[Genome, Reporter], None] = lambda genome, trial: None
     known: dict[Fidelity, float] = field(default_factory=dict)
     order: list[int] | None = None
@@ -101,7 +103,7 @@ class Objective:
             if failed(run):
                 raise Pruned(f"{run['status']}: {run['reason']}")
             runs[index] = run
-            self.watch((done + 1) / len(order))
+            self.watch((done + 1) / len(order), "")
             trial.report(quality(run), index)
             trial.set_user_attr(
                 SEEN, [(place, self.protocol.recipe.iterations, quality(run)) for place, run in runs.items()]
@@ -129,22 +131,32 @@ class Fits:
         objective, instance = self._objective, self._objective.instances[index]
         goal, end = objective.goals[0], objective.protocol.recipe.iterations
         if self._stored[index] is None:
-            before = self._reached.get(index, Reached())
-            leg = objective.protocol.leg(self._genome, until=iterations, kept=before.kept)
-            self._reached[index] = reached = objective.protocol.reach(objective.executor, instance, leg)
-            if reached.error is not None:
-                objective.fail(self._genome, instance, reached.error)
+            reached = self._advanced(index, iterations)
             now = quality_of(goal, reached)
             self._best[index] = max(now, self._best.get(index, now))
             if reached.fit is not None:
                 self._stored[index] = objective.protocol.record(
                     objective.store, objective.name, self._genome, instance, reached.fit, reached
                 )
-            done = sum(reached.iteration for reached in self._reached.values())
-            objective.watch(min(1.0, done / (end * self._missing)))
         if (run := self._stored[index]) is not None and iterations == end:
             return GOALS[goal].of(run)
         return self._best.get(index)
+
+    def _advanced(self, index: int, iterations: int) -> Reached:
+        """Where the fit to an instance is after so many iterations, or at its end."""
+        objective, instance = self._objective, self._objective.instances[index]
+        longest = float("inf") if objective.executor.near else SAVE_EVERY  # what a lost node costs at most
+        while True:
+            before = self._reached.get(index, Reached())
+            leg = objective.protocol.leg(self._genome, until=iterations, seconds=longest, kept=before.kept)
+            self._reached[index] = reached = objective.protocol.reach(objective.executor, instance, leg)
+            if reached.error is not None:
+                objective.fail(self._genome, instance, reached.error)
+            done = sum(each.iteration for each in self._reached.values())
+            share = min(1.0, done / (objective.protocol.recipe.iterations * self._missing))
+            objective.watch(share, "" if objective.executor.near else reached.host)
+            if reached.fit is not None or reached.iteration >= iterations:
+                return reached
 
     @property
     def runs(self) -> list[dict[str, Any]]:

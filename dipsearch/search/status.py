@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from dipsearch.run import RunStore
 from dipsearch.search.cokriging import DONE
 from dipsearch.search.evidence import read_study
-from dipsearch.search.ledger import SUMMARY, WANTED
+from dipsearch.search.ledger import HOST, SUMMARY, WANTED
 
 RECENT = 20  # trials whose ends tell the speed
 
@@ -20,8 +20,9 @@ RECENT = 20  # trials whose ends tell the speed
 class Status:
     """A study as it is now.
 
-    `running` are (trial, what it fits, seconds so far); `per_hour` trials end, by the last of them; `left` are seconds.
-    `at_work`: a driver holds the study. Without one, running trials are stale: they run again with `--resume`.
+    `running` are (trial, what it fits, seconds so far, the host that it was last on, if that is known); `per_hour`
+    trials end, by the last of them; `left` are seconds. `at_work`: a driver holds the study. Without one, running
+    trials are stale: they run again with `--resume`.
     """
 
     name: str
@@ -30,7 +31,7 @@ class Status:
     estimated: int
     pruned: int
     failed: int
-    running: list[tuple[int, str, float]]
+    running: list[tuple[int, str, float, str]]
     best: tuple[int, float] | None
     per_hour: float | None
     at_work: bool
@@ -68,7 +69,12 @@ def status(folder: Path) -> Status:
         len(by[TrialState.PRUNED]),
         len(by[TrialState.FAIL]),
         [
-            (trial.number, trial.user_attrs.get(SUMMARY, ""), (now - trial.datetime_start).total_seconds())
+            (
+                trial.number,
+                trial.user_attrs.get(SUMMARY, ""),
+                (now - trial.datetime_start).total_seconds(),
+                trial.user_attrs.get(HOST, ""),
+            )
             for trial in by[TrialState.RUNNING]
             if trial.datetime_start is not None
         ],

@@ -22,7 +22,7 @@ from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_it
 from dipsearch.search.executor import Executor, Turn, together
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
-from dipsearch.search.ledger import SUMMARY, WANTED, Ledger
+from dipsearch.search.ledger import HOST, SUMMARY, WANTED, Ledger
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
 from dipsearch.search.opening import RETRY, agree, held, requeue
@@ -211,7 +211,14 @@ class Search:
         summary, key = protocol.summary(genome), subject_of(genome.key(), protocol.changes)
         for name, value in (("subject", key), ("genome_key", genome.key()), (SUMMARY, summary)):
             trial.set_user_attr(name, value)
-        self._ledger.begun(trial._trial_id)
+        self._ledger.keep(trial._trial_id)
+
+        def progress(share: float, host: str) -> None:
+            self.watch(Event("progress", number, total, share=share, summary=summary))
+            if host:
+                trial.set_user_attr(HOST, host)
+                self._ledger.keep(trial._trial_id)
+
         with self._alone(key):
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
             learned = self.ladder is not None and self.ladder.learned
@@ -231,7 +238,7 @@ class Search:
                 self.ladder,
                 best=self._best_values,
                 name=self._published.get(key, key[:8]),
-                watch=lambda share: self.watch(Event("progress", number, total, share=share, summary=summary)),
+                watch=progress,
                 screen=self._screen,
                 known=known,
                 order=self._order(self.ladder, trial) if self.ladder and learned else None,
