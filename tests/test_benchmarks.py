@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import parity, rules, step
+from benchmarks import driver, kills, parity, pausing, rules, step, workers
 from benchmarks.networks import FAMILIES, network
 from benchmarks.paper import PaperLoop
 from dipsearch.fitting.loop import Fitting
@@ -101,3 +101,38 @@ def test_the_rules_are_all_measured(monkeypatch):
     monkeypatch.setattr(rules, "REPEATS", 2)
     row = rules.measure("two-level", 4, 32)
     assert set(row["costs"]) == {*rules.STOPPERS, "EMA", "SGLD mean"} and row["step"] > 0
+
+
+@pytest.mark.parametrize("sampler", driver.SAMPLERS)
+def test_the_driver_is_timed_without_a_fit(monkeypatch, tmp_path, sampler):
+    monkeypatch.setattr(driver, "AT", (3, 6))
+    rows = driver.measure(sampler, 6, tmp_path)
+    assert [row["trials"] for row in rows] == [3, 6]
+    assert all(0 < row["proposing"] < row["ms"] for row in rows)
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_is_held_against_an_undisturbed_one(monkeypatch):
+    monkeypatch.setattr(
+        kills, "SEARCH", kills.SEARCH.replace(f"--trials {kills.TRIALS} --iterations 20", "--trials 2 --iterations 10")
+    )
+    monkeypatch.setattr(kills, "LATEST", 3.0)
+    row = kills.compared(0, 1, 1)
+    assert row["kills"] == 1 and row["trials"] == 2 and row["fits"] == 4
+    assert row["lost"] == row["doubled"] == row["unreadable"] == 0
+
+
+@pytest.mark.slow
+def test_workers_are_timed(monkeypatch, tmp_path):
+    monkeypatch.setattr(workers, "ITERATIONS", 10)
+    team = workers.Workers(1)
+    fits, seconds = workers.rate(team, tmp_path, 2)
+    team.stop()
+    assert fits == 4 and seconds > 0
+
+
+@pytest.mark.slow
+def test_a_pause_is_timed(monkeypatch):
+    monkeypatch.setattr(pausing, "ITERATIONS", 10)
+    row = pausing.measure("denoise-quick", 32)
+    assert 0 < row["step"] < row["worker"] and row["pause"] < row["worker"] and row["state_mb"] > 1
