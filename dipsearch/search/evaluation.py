@@ -19,8 +19,7 @@ from dipsearch.metric import from_mse, psnr, ssim
 from dipsearch.network.build import Cost, cost
 from dipsearch.run import OK, Run, RunStore, environment, hashed, run_key, subject_of
 from dipsearch.search.executor import Caller, Here
-from dipsearch.search.leg import Leg, Reached, Tell, go
-from dipsearch.search.leg import seconds_per_iteration as measured
+from dipsearch.search.leg import Leg, Reached, Tell, go, timed
 from dipsearch.task import Effort, Observation, Task, observe
 
 HERE = Here()
@@ -269,4 +268,7 @@ def seconds_per_iteration(
 ) -> float:
     """Measured where fits run: the median of a few steps after one to warm up; 0 where they fail."""
     warm_up = WARM_UP + 1 if pick_device(protocol.device).type == "cuda" else 1
-    return executor.call(measured, instance, protocol.leg(genome), steps, warm_up)
+    try:
+        return executor.call(timed, instance, protocol.leg(genome), steps, warm_up)
+    except WorkerKilled:
+        return 0.0

@@ -142,8 +142,8 @@ def go(
     )
 
 
-def seconds_per_iteration(instance: Observation, leg: Leg, steps: int, warm_up: int) -> float:
-    """The median of a few steps where this runs, after some to warm up; 0 where they fail."""
+def timed(instance: Observation, leg: Leg, steps: int, warm_up: int) -> float:
+    """Seconds of a step where this runs: the median of a few, after some to warm up; 0 where they fail."""
     times = []
     try:
         fitting = leg.begun(instance)
