@@ -30,7 +30,7 @@ DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 RATE, OWN, NOISE = 0.2, 0.1, 0.02
 KEPT = 1.1
 LOWEST = -2.0  # standard deviations: bad networks differ far more than good ones do, and say nothing of those
-MOST = 400  # values that the process is fitted to, whose cost is cubic: beyond, those of the best and the latest
+MOST = 300  # values that the process is fitted to, whose cost is cubic: beyond, those of the best and the latest
 ALIKE, LATER, FAITH = 0.6, 0.85, 6.0  # assumed correlation of instances, and of iterations ×4; counts as so many trials
 
 Fidelity = tuple[int, int]  # instance, iterations
