@@ -16,8 +16,9 @@ import torch
 from benchmarks.report import FOLDER, append, load, write
 from dipsearch.genome import load_genome
 from dipsearch.search.evaluation import Protocol
-from dipsearch.search.executor import Workers, packed
+from dipsearch.search.executor import packed
 from dipsearch.search.leg import Reached
+from dipsearch.search.workers import Workers
 from dipsearch.task import choose_effort, load_task
 
 SIZES = {

@@ -17,9 +17,9 @@ import torch
 
 from benchmarks.report import FOLDER, append, load, write
 from dipsearch.run import RunStore
-from dipsearch.search.executor import Workers
 from dipsearch.search.settings import Settings
 from dipsearch.search.study import Search
+from dipsearch.search.workers import Workers
 from dipsearch.space import load_space
 from dipsearch.task import choose_effort, load_task
 

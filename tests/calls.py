@@ -1,8 +1,11 @@
 """What workers are asked to do in tests: functions that any process can import."""
 
+import gc
 import os
 import signal
+import struct
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from dipsearch.error import Diverged
@@ -30,6 +33,19 @@ def kills(folder, times):
     if begun(folder) < times:
         os.kill(os.getpid(), signal.SIGKILL)
     return os.getpid()
+
+
+def tears(folder, times):
+    """End the worker without grace in the midst of its answer so many times, and give its number then."""
+    if begun(folder) < times:
+        (driver,) = [each for each in gc.get_objects() if isinstance(each, Connection)]
+        os.write(driver.fileno(), struct.pack("!i", 1000) + b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
+def refuses():
+    raise OSError("not there")
 
 
 def holds(folder, number, seconds):

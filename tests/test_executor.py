@@ -11,8 +11,9 @@ from studies import PLAIN, runs_in, searched, write_space, write_task
 
 from dipsearch.error import DipsearchError, Diverged, Paused, WorkerKilled
 from dipsearch.search.cluster import _done_there, _versions
-from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, Workers, packed, together, unpacked
+from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, packed, together, unpacked
 from dipsearch.search.leg import Reached
+from dipsearch.search.workers import Workers
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,8 @@ def test_a_call_gives_what_its_function_does(executor):
     with pytest.raises(Diverged, match="as it should") as error:
         executor.call(calls.diverges)
     assert error.value.rollbacks == 3 and executor.call(calls.square, 2) == 4
+    with pytest.raises(OSError, match="not there"):
+        executor.call(calls.refuses)
 
 
 def test_callbacks_are_for_calls_in_this_process(executor):
@@ -45,15 +48,17 @@ def test_callbacks_are_for_calls_in_this_process(executor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [0, ATTEMPTS - 1])
-def test_a_call_whose_worker_is_killed_is_made_again(two, tmp_path, times):
-    assert two.call(calls.kills, tmp_path, times) != os.getpid()
+@pytest.mark.parametrize("killed", [calls.kills, calls.tears])
+def test_a_call_whose_worker_is_killed_is_made_again(two, tmp_path, killed, times):
+    assert two.call(killed, tmp_path, times) != os.getpid()
     assert len(list(tmp_path.iterdir())) == times + 1
 
 
 @pytest.mark.slow
-def test_a_call_that_kills_its_workers_fails(two, tmp_path):
+@pytest.mark.parametrize("killed", [calls.kills, calls.tears])
+def test_a_call_that_kills_its_workers_fails(two, tmp_path, killed):
     with pytest.raises(WorkerKilled, match=f"killed {ATTEMPTS} workers"):
-        two.call(calls.kills, tmp_path, 10)
+        two.call(killed, tmp_path, 10)
     assert len(list(tmp_path.iterdir())) == ATTEMPTS
     assert two.call(calls.square, 5) == 25
 
@@ -101,6 +106,21 @@ def test_as_many_are_under_way_as_there_is_room_for(two, tmp_path):
     waiting = jobs(*(lambda n=n: two.call(calls.holds, tmp_path, n, 0.3) for n in range(5)))
     assert sorted(together(take, two)) == list(range(5))
     assert max(most[:-1]) == 1
+
+
+@pytest.mark.slow
+def test_a_large_call_is_not_kept_waiting_by_small_ones(tmp_path):
+    workers, order = Workers(3, memory=100.0), []
+    list(together(jobs(*(lambda: workers.call(calls.square, 1) for _ in range(3))), workers))
+
+    def work(name, memory):
+        workers.call(calls.beside, tmp_path, name, 0.3, memory=memory)
+        order.append(name)
+
+    waiting = jobs(*(lambda n=n: work(n, 90 if n == 2 else 30) for n in range(9)))
+    list(together(waiting, workers))
+    workers.stop()
+    assert order.index(2) <= 3 and sorted(order) == list(range(9))
 
 
 @pytest.mark.slow

@@ -7,23 +7,16 @@ under way, of which one at a time does the driver's own work (`Turn`).
 """
 
 import io
-import os
-import queue
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait as wait_for
 from typing import Any, Protocol, TypeVar
 
 import torch
 
-from dipsearch.error import DipsearchError, Paused, WorkerKilled
-from dipsearch.fitting.device import memory_of
+from dipsearch.error import DipsearchError, Paused
 
 T = TypeVar("T")
 ATTEMPTS = 3  # workers that a call may kill
@@ -80,101 +73,6 @@ class Here:
         """Nothing is left under way."""
 
 
-class Workers:
-    """Processes of this machine, each with so many threads. One that is killed is replaced.
-
-    Calls are under way together as long as their predicted memory is less than `memory` bytes, by default what this
-    machine has beside the libraries of the workers; a larger one is made alone.
-    """
-
-    near = False
-
-    def __init__(self, count: int, threads: int = 1, memory: float | None = None) -> None:
-        self._count, self._threads = count, threads
-        there = memory_of(torch.device("cpu")) - (count + 1) * BESIDE if memory is None else memory
-        self._memory, self._taken = max(there, 1.0), 0.0
-        self._given_back = threading.Condition()
-        self._free: queue.SimpleQueue[ProcessPoolExecutor] = queue.SimpleQueue()
-        self._all, self._lock, self._stopped = set[ProcessPoolExecutor](), threading.Lock(), False
-        for _ in range(count):
-            self._free.put(self._pool())
-
-    def _pool(self) -> ProcessPoolExecutor:
-        # a pool of one: where a worker of a larger one is killed, all of its calls are lost
-        pool = ProcessPoolExecutor(1, get_context("spawn"), _settle, (self._threads,))
-        with self._lock:
-            self._all.add(pool)
-        return pool
-
-    def room(self) -> int:
-        """One call for each process."""
-        return self._count
-
-    def call(self, function: Callable[..., T], *given: Any, memory: int = 0, **near: Any) -> T:
-        """As a `Caller`."""
-        data = packed((function, given))
-        with self._admitted(memory):
-            return unpacked(self._made(data))  # type: ignore[no-any-return]
-
-    @contextmanager
-    def _admitted(self, memory: float) -> Iterator[None]:
-        needed = min(memory, self._memory)
-        with self._given_back:
-            self._given_back.wait_for(lambda: self._stopped or self._taken + needed <= self._memory)
-            self._taken += needed
-        try:
-            yield
-        finally:
-            with self._given_back:
-                self._taken -= needed
-                self._given_back.notify_all()
-
-    def _made(self, data: bytes) -> bytes:
-        pool = self._free.get()
-        try:
-            for _ in range(ATTEMPTS):
-                if self._stopped:
-                    break
-                try:
-                    return pool.submit(_done, data).result()
-                except (BrokenProcessPool, RuntimeError) as error:
-                    if not isinstance(error, BrokenProcessPool) and not self._stopped:
-                        raise
-                    self._drop(pool)
-                    pool = self._pool()
-            if self._stopped:
-                raise Stopped("the work was stopped")
-            raise WorkerKilled(f"killed {ATTEMPTS} workers")
-        finally:
-            self._free.put(pool)
-
-    def _drop(self, pool: ProcessPoolExecutor) -> None:
-        with self._lock:
-            self._all.discard(pool)
-        pool.shutdown(wait=False, cancel_futures=True)
-
-    def stop(self) -> None:
-        """As an `Executor`: the processes are killed."""
-        self._stopped = True
-        with self._given_back:
-            self._given_back.notify_all()
-        with self._lock:
-            pools = list(self._all)
-        for pool in pools:
-            for process in list((pool._processes or {}).values()):
-                process.kill()
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _settle(threads: int) -> None:
-    """What a worker does first: it leaves Ctrl-C to the driver, and ends when that does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
-    if (driver := parent_process()) is not None:
-        sentinel = driver.sentinel
-        threading.Thread(target=lambda: wait_for([sentinel]) and os._exit(1), daemon=True).start()
-
-
 def packed(what: Any) -> bytes:
     """Anything that pickles, as bytes: tensors of any device by value, and not as memory that processes share."""
     buffer = io.BytesIO()
@@ -187,11 +85,6 @@ def unpacked(data: bytes) -> Any:
     return torch.load(io.BytesIO(data), weights_only=False, map_location="cpu")
 
 
-def _done(data: bytes) -> bytes:
-    function, given = unpacked(data)
-    return packed(function(*given))
-
-
 @contextmanager
 def opened(workers: int | None = None, ray: str | None = None, cpus: int = 1, gpus: float = 0) -> Iterator[Executor]:
     """The executor that is asked for, for as long as it is needed: this process, if nothing is.
@@ -202,13 +95,15 @@ def opened(workers: int | None = None, ray: str | None = None, cpus: int = 1, gp
         cpus: threads of each fit.
         gpus: of each fit, on a cluster; a share below 1 for several fits on one.
     """
-    executor: Executor
+    executor: Executor = Here()
     if ray is not None:
         from dipsearch.search.cluster import Cluster  # Ray is an extra
 
         executor = Cluster(ray, cpus, gpus, workers)
-    else:
-        executor = Here() if workers in (None, 1) else Workers(workers or 1, cpus)
+    elif workers is not None and workers > 1:
+        from dipsearch.search.workers import Workers
+
+        executor = Workers(workers, cpus)
     try:
         yield executor
     finally:
