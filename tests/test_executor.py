@@ -12,7 +12,7 @@ from studies import PLAIN, runs_in, searched, write_space, write_task
 from dipsearch.error import DipsearchError, Diverged, Paused, WorkerKilled
 from dipsearch.search.cluster import _done_there, _versions
 from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, packed, together, unpacked
-from dipsearch.search.leg import Reached
+from dipsearch.search.leg import Reached, go
 from dipsearch.search.workers import Workers
 
 
@@ -211,14 +211,29 @@ def test_a_fit_that_pauses_at_rungs_and_between_gives_the_same_wherever_it_goes_
     assert [(trial.state, trial.values) for trial in far] == [(trial.state, trial.values) for trial in alone]
 
 
+class Counted:
+    """Another executor, with the number of fits that it has made."""
+
+    near = False
+
+    def __init__(self, inner):
+        self.inner, self.made, self.room = inner, 0, inner.room
+
+    def call(self, function, *given, **how):
+        self.made += function is go
+        return self.inner.call(function, *given, **how)
+
+
 @pytest.mark.slow
 def test_the_same_network_is_not_fitted_twice_at_once(room, two):
     write_task(room, recipe={"precision": "float32"})
     write_space(room, genes={"kernel": [3]}, template={"depth": 1, "channels_down": 4, "kernel_down": "$kernel"})
-    _, trials = searched(room, trials=4, executor=two, **PLAIN)
+    numbers, fits = [], Counted(two)
+    watch = lambda event: event.kind == "end" and numbers.append(event.number)  # noqa: E731
+    _, trials = searched(room, trials=4, executor=fits, watch=watch, **PLAIN)
     assert len({trial.value for trial in trials}) == 1 and len(trials) == 4
-    legs = [run["digest"] for run in runs_in(room)]
-    assert len(legs) == len(set(legs)) == 2
+    assert fits.made == 2  # one of each picture
+    assert numbers == [1, 2, 3, 4]
 
 
 @pytest.mark.slow

@@ -396,3 +396,13 @@ def test_the_defaults_are_those_that_were_measured_for_the_operator(room, operat
     work = search_in(room)
     assert work._sampler == sampler and work.ladder is LADDERS[ladder]
     assert search_in(room, sampler="random", pruner="steep").ladder is LADDERS["steep"]
+
+
+def test_a_genome_that_does_not_fit_into_memory_is_pruned_by_its_screen_with_the_reason(room, monkeypatch):
+    def wants_more(*given):
+        raise RuntimeError("not enough memory: you tried to allocate 12345678 bytes")
+
+    monkeypatch.setattr("dipsearch.search.scores.untrained", wants_more)
+    work, trials = searched(room, screen=Screen("smoothness"), trials=2, pruner="none", sampler="random")
+    assert [trial.state.name for trial in trials] == ["PRUNED"] * 2
+    assert all(reason.startswith("out-of-memory: ") for _, reason in work.pruned)

@@ -74,3 +74,35 @@ def test_nothing_is_wrong_with_a_folder_that_is_not_there(tmp_path, capsys):
     assert main(["doctor", "--out", str(tmp_path / "nowhere")]) == 0
     assert capsys.readouterr().out == "nothing is wrong\n"
     assert main(["status", "nobody", "--out", str(tmp_path)]) == 2
+
+
+def test_a_study_that_cannot_be_read_hides_nothing_else(room, capsys):
+    searched(room, trials=2, **PLAIN)
+    path = next((room / "out" / "runs" / "task").glob("*.json"))
+    path.write_bytes(b"")
+    broken = room / "out" / "studies" / "a-broken-one"
+    broken.mkdir()
+    (broken / "study.db").write_bytes(b"no database")
+    first, second = ailments(room / "out")
+    assert first.startswith(f"{broken / 'study.db'}: cannot be read") and second.startswith(str(path))
+
+
+def test_in_a_folder_that_cannot_be_written_it_is_not_known_whether_a_search_is_at_work(room, capsys, monkeypatch):
+    searched(room, trials=2, **PLAIN)
+
+    def refuse(lock):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", lambda lock, *given, **named: refuse(lock))
+    assert status(room / "out" / "studies" / "study").at_work is None
+    assert main(["status", "study", "--out", str(room / "out")]) == 0
+    assert "whether a search is at work is not known" in capsys.readouterr().out
+    assert ailments(room / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"), [("1.5", False), ("0.00001", False), ("-1", False), ("2", True), ("0.25", True)]
+)
+def test_gpus_are_asked_for_as_ray_gives_them(given, taken, capsys):
+    main(["search", "--task", "denoise", "--gpus-per-fit", given, "--preset", "none"])
+    assert ("a whole number of GPUs" in capsys.readouterr().err) != taken

@@ -106,6 +106,19 @@ part = click.option(
 )
 
 
+class Share(click.ParamType):  # type: ignore[type-arg] # generic in newer versions only
+    """Of GPUs, as Ray gives them: whole ones, or a share of one."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number = click.FLOAT.convert(value, param, ctx)
+        if not (number == 0 or 1e-4 <= number <= 1 or (number > 1 and number.is_integer())):
+            self.fail(f"{value}: a whole number of GPUs, or a share of one from 0.0001 to 1", param, ctx)
+        return float(number)
+
+
 def executor(command: Callable[..., int]) -> Callable[..., int]:
     """`--workers`, `--ray` and what each fit takes of them; the command is given `where`, which opens it."""
 
@@ -118,9 +131,7 @@ def executor(command: Callable[..., int]) -> Callable[..., int]:
     @click.option(
         "--cpus-per-fit", "cpus", type=click.IntRange(1), default=1, show_default=True, help="With these two."
     )
-    @click.option(
-        "--gpus-per-fit", "gpus", type=click.FloatRange(0), default=0, help="With --ray; 0.25: four fits on one GPU."
-    )
+    @click.option("--gpus-per-fit", "gpus", type=Share(), default=0, help="With --ray; 0.25: four fits on one GPU.")
     @functools.wraps(command)
     def wrapped(*given: Any, workers: int | None, ray: str | None, cpus: int, gpus: float, **named: Any) -> int:
         from dipsearch.search.executor import opened

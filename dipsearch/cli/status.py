@@ -39,8 +39,13 @@ def _lines(now: "Status") -> list[str]:
     if now.per_hour is not None:
         left = f", {duration(now.left)} left" if now.at_work and now.left else ""
         lines.append(f"{now.per_hour:.0f} trials an hour{left}")
-    lines.append("a search is at work" if now.at_work else "no search is at work")
-    stale = "" if now.at_work else "  (stale: runs again with --resume)"
+    said = {
+        True: "a search is at work",
+        False: "no search is at work",
+        None: "whether a search is at work is not known",
+    }
+    lines.append(said[now.at_work])
+    stale = "" if now.at_work is not False else "  (stale: runs again with --resume)"
     for number, what, seconds, host in now.running:
         lines.append(f"  trial {number}  {what}  {duration(seconds)}{f' on {host}' if host else ''}{stale}")
     return lines

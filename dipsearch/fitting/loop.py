@@ -123,7 +123,7 @@ class Fitting:
             raise UsageError(f"the truth is {tuple(self.truth.shape)}, but the picture is {whole}")
         if self.guide is not None and self.guide.shape[-2:] != self._shape:
             raise UsageError(f"the guide has sides {tuple(self.guide.shape[-2:])}, but the picture {self._shape}")
-        with _typed_failures(self.genome):
+        with typed_failures(self.genome):
             operator = self.operator
             if isinstance(operator, nn.Module) and self._device.type != "cpu":
                 operator = copy.deepcopy(operator).to(self._device)  # the caller's own stays where it is
@@ -278,7 +278,7 @@ class Fitting:
     def _timed(self) -> Iterator[None]:
         self._started = time.perf_counter() - self.seconds
         try:
-            with _typed_failures(self.genome):
+            with typed_failures(self.genome):
                 yield
         except FitError:
             self.stop_reason = "failed"
@@ -382,7 +382,7 @@ def _decibels(loss: Tensor) -> float:
 
 
 @contextmanager
-def _typed_failures(genome: Genome) -> Iterator[None]:
+def typed_failures(genome: Genome) -> Iterator[None]:
     """Turn what torch raises for want of memory into OutOfMemory."""
     try:
         yield

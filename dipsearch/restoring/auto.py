@@ -74,7 +74,7 @@ def genome_for(
     space, store = load_space(SPACE), RunStore(folder / "runs")
     settings = Settings(damaged, space, PRESET, effort, seed, device=device, goals=("held-out",), start=(usual.genome,))
     study = folder / "study"
-    work = Search(settings, study, store, resume=study.exists(), watch=watch)
+    work = Search(settings, study, store, resume=(study / "study.db").exists(), watch=watch)
     with work.opened():
         work.run()
     ranking = search_ranking(store, task.name, work.protocol.scope(work.instances))

@@ -91,7 +91,8 @@ class Ladder:
             value: asked for each instance at each number of iterations, in rising order.
             trial: is told what was reached.
             best: the values of the best trial so far, by instance.
-            known: what earlier trials of the same genome saw; a rung that shows nothing new is not judged.
+            known: what earlier trials of the same genome saw; where the ladder learns, a rung that shows nothing new is
+                not judged.
             order: the instances, the one to begin with first; None: as they are.
         """
         (most, end), seen = stages[-1], dict(known or {})
@@ -111,7 +112,7 @@ class Ladder:
             if last:
                 break
             trial.report(mean(reached.values()), self.keep**rung)
-            if len(seen) > before and trial.should_prune():
+            if (len(seen) > before or not self.learned) and trial.should_prune():
                 if iterations == end and best:
                     return imputed(reached, best), False
                 raise Pruned(

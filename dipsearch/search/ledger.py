@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna.distributions import distribution_to_json
-from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import InMemoryStorage, RDBStorage
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
@@ -15,6 +14,8 @@ from sqlalchemy.orm import Session
 
 WANTED = "trials"  # the note of a study that keeps how many were asked for
 SUMMARY, HOST = "summary", "host"  # those of a trial that keep what it fits, and where it did so last
+
+RUNG = "completed_rung_"  # what Optuna's pruner of successive halving notes with a trial
 
 Rows = dict[Any, dict[str, Any]]  # the key of a row within its trial -> its other columns
 
@@ -75,16 +76,15 @@ class Ledger(InMemoryStorage):
     def create_new_study(self, directions: Sequence[StudyDirection], study_name: str | None = None) -> int:
         """Create the study, or take it up with all its trials."""
         there = self._database
-        try:
-            self._study = there.create_new_study(directions, study_name)
-        except DuplicatedStudyError:
-            self._study = there.get_study_id_from_name(str(study_name))
+        known = there.get_all_studies()  # one at most; its folder may have another name by now
+        self._study = known[0]._study_id if known else there.create_new_study(directions, study_name)
         here = super().create_new_study(there.get_study_directions(self._study), study_name)
         for key, value in there.get_study_user_attrs(self._study).items():
             super().set_study_user_attr(here, key, value)
         for key, value in there.get_study_system_attrs(self._study).items():
             super().set_study_system_attr(here, key, value)
         for trial in there.get_all_trials(self._study):
+            _step_down(trial)
             taken_up = super().create_new_trial(here, trial)
             self._rows[taken_up] = trial._trial_id
             if not trial.state.is_finished():
@@ -109,6 +109,7 @@ class Ledger(InMemoryStorage):
         """Change a trial's state; one that ends is written."""
         changed = super().set_trial_state_values(trial_id, state, values)
         if changed and state.is_finished():
+            _step_down(self.get_trial(trial_id))
             self._write(trial_id)
             self._written.pop(trial_id)
         return changed
@@ -142,6 +143,13 @@ class Ledger(InMemoryStorage):
         """Close the database; what is in memory stays."""
         self._database.remove_session()
         self._database.engine.dispose()
+
+
+def _step_down(trial: FrozenTrial) -> None:
+    """Take a failed trial from the rungs that it had reached: it runs again, and would count twice there."""
+    if trial.state == TrialState.FAIL:
+        for key in [key for key in trial.system_attrs if key.startswith(RUNG)]:
+            del trial.system_attrs[key]
 
 
 def _rows_of(trial: FrozenTrial) -> dict[Any, Rows]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from dipsearch.error import FitError, WorkerKilled
+from dipsearch.error import FitError
 from dipsearch.genome import Genome
 from dipsearch.kept import SAVE_EVERY
 from dipsearch.metric import from_mse
@@ -60,9 +60,9 @@ class Objective:
         if not self.known:  # else it has passed before
             try:
                 self.limits.check(self.protocol, genome, self.instances, trial, self.executor)
-            except WorkerKilled as error:
+                self.screen(genome, trial)  # runs the network, so only where the limits allow that
+            except FitError as error:
                 raise Pruned(f"{error.reason}: {error}") from None
-            self.screen(genome, trial)  # runs the network, so only where the limits allow that
         stored = [self.protocol.find(self.store, genome.key(), instance) for instance in self.instances]
         for run in stored:
             if run is not None and failed(run):
@@ -81,11 +81,12 @@ class Objective:
     def _climb(
         self, ladder: Ladder, genome: Genome, trial: Reporter, stored: list[dict[str, Any] | None]
     ) -> tuple[list[float], bool]:
-        """All instances, rung by rung. Where the store holds one, the rungs before whole fits were passed before."""
+        """All instances, rung by rung. Where the store holds one, the rungs before whole fits were passed before: they
+        count again only for a trial that goes on after an interruption."""
         fits = Fits(self, genome, stored)
         end = self.protocol.recipe.iterations
         stages = ladder.stages(len(self.instances), end)
-        if any(stored) and not ladder.learned:
+        if any(stored) and not ladder.learned and not self.known:
             stages = [stage for stage in stages if stage[1] == end]
         estimate, whole = ladder.climb(stages, fits.value, trial, self.best(), self.known, self.order)
         return (self._values(fits.runs), True) if whole else ([estimate], False)
@@ -94,7 +95,7 @@ class Objective:
         self, genome: Genome, trial: Reporter, stored: list[dict[str, Any] | None]
     ) -> tuple[list[float], bool]:
         order = list(range(len(self.instances)))
-        random.Random(seed_of(self.seed, trial.number)).shuffle(order)  # noqa: S311
+        random.Random(seed_of(self.seed, genome.key())).shuffle(order)  # noqa: S311
         quality, runs = GOALS[self.goals[0]].of, dict[int, dict[str, Any]]()
         for done, index in enumerate(order):
             run = stored[index] or self.protocol.evaluate(
@@ -124,7 +125,9 @@ class Fits:
     def __init__(self, objective: Objective, genome: Genome, stored: list[dict[str, Any] | None]) -> None:
         self._objective, self._genome, self._stored = objective, genome, stored
         self._reached, self._missing = dict[int, Reached](), sum(run is None for run in stored)
-        self._best = dict[int, float]()
+        self._best, self._floor = dict[int, float](), dict[int, float]()
+        for (index, _), value in objective.known.items():
+            self._floor[index] = max(value, self._floor.get(index, value))
 
     def value(self, index: int, iterations: int) -> float | None:
         """The best so far of an instance, advanced to so many iterations; at the end, what its run says."""
@@ -133,7 +136,7 @@ class Fits:
         if self._stored[index] is None:
             reached = self._advanced(index, iterations)
             now = quality_of(goal, reached)
-            self._best[index] = max(now, self._best.get(index, now))
+            self._best[index] = max(now, self._best.get(index, self._floor.get(index, now)))
             if reached.fit is not None:
                 self._stored[index] = objective.protocol.record(
                     objective.store, objective.name, self._genome, instance, reached.fit, reached

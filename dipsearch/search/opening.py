@@ -8,13 +8,14 @@ from typing import Any
 
 import filelock
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from dipsearch import catalog
 from dipsearch.atomic import write_atomically
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.run import environment
+from dipsearch.search.screen import NOTED
 
 RETRY = "retry_of"  # the note of a trial that is another one's, again
 
@@ -35,7 +36,7 @@ def held(folder: Path, *, resume: bool) -> Iterator[bool]:
         raise UsageError(f"{folder}: no study to resume there")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder / "study.lock", timeout=0):
+        with filelock.FileLock(folder / "study.lock", timeout=1):
             yield existed
     except filelock.Timeout:
         raise DipsearchError(f"{folder}: another process is working on this study") from None
@@ -73,10 +74,14 @@ def requeue(study: optuna.Study) -> None:
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get(RETRY) for trial in trials}
     for trial in trials:
-        # killed before the first parameter, an enqueued trial still knows what it was given
-        chosen = trial.params or trial.system_attrs.get("fixed_params")
-        if trial.state == TrialState.FAIL and trial.number not in again and chosen:
-            study.enqueue_trial(chosen, user_attrs={RETRY: trial.number})
+        if trial.state == TrialState.FAIL and trial.number not in again and (chosen := chosen_by(trial)):
+            screened = {NOTED: trial.user_attrs[NOTED]} if NOTED in trial.user_attrs else {}
+            study.enqueue_trial(chosen, user_attrs={RETRY: trial.number} | screened)
+
+
+def chosen_by(trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's choices: one that waits, or was killed before the first, knows what it was given."""
+    return trial.params or trial.system_attrs.get("fixed_params") or {}
 
 
 def _plain(data: Any) -> Any:

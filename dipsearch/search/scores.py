@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dipsearch.fitting.loop import typed_failures
 from dipsearch.genome import Genome
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
@@ -125,6 +126,12 @@ def untrained(genome: Genome, instance: Observation) -> Untrained:
     generator = torch.Generator().manual_seed(seed_of(instance.seed, "z"))
     z = network_input(genome, *net.size_rule.padded(height, width), generator)
     return Untrained(net, centre_crop(net(z), height, width), instance, _probes(instance))
+
+
+def score(name: str, genome: Genome, instance: Observation) -> float:
+    """One score of a genome on an observation; OutOfMemory where it does not fit."""
+    with typed_failures(genome):
+        return SCORES[name](untrained(genome, instance))
 
 
 def scores(genome: Genome, instance: Observation) -> dict[str, float]:

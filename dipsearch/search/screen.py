@@ -6,8 +6,9 @@ from statistics import mean
 
 from dipsearch.error import UsageError, unknown
 from dipsearch.genome import Genome
+from dipsearch.search.executor import Caller
 from dipsearch.search.ladder import Pruned, Reporter
-from dipsearch.search.scores import SCORES, untrained
+from dipsearch.search.scores import SCORES, score
 from dipsearch.task import Observation
 
 NOTED = "screen"  # the attribute of a trial that keeps its score
@@ -25,9 +26,17 @@ class Screen:
         if self.score not in SCORES:
             raise UsageError(unknown("zero-cost score", self.score, SCORES))
 
-    def check(self, genome: Genome, instances: Sequence[Observation], before: Sequence[float], trial: Reporter) -> None:
-        """Note the genome's mean score with the trial; Pruned where too many of those `before` are better."""
-        value = mean(SCORES[self.score](untrained(genome, instance)) for instance in instances)
+    def check(
+        self,
+        genome: Genome,
+        instances: Sequence[Observation],
+        before: Sequence[float],
+        trial: Reporter,
+        executor: Caller,
+    ) -> None:
+        """Note the genome's mean score with the trial; Pruned where too many of those `before` are better, FitError
+        where it has none."""
+        value = mean(executor.call(score, self.score, genome, instance) for instance in instances)
         trial.set_user_attr(NOTED, value)
         if not self.passes(value, before):
             raise Pruned(f"screen: {self.score} {value:.3g} is not among the best {self.passing:.0%} so far")

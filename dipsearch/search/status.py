@@ -8,6 +8,7 @@ from pathlib import Path
 import filelock
 from optuna.trial import FrozenTrial, TrialState
 
+from dipsearch.error import UsageError
 from dipsearch.run import RunStore
 from dipsearch.search.cokriging import DONE
 from dipsearch.search.evidence import read_study
@@ -21,8 +22,8 @@ class Status:
     """A study as it is now.
 
     `running` are (trial, what it fits, seconds so far, the host that it was last on, if that is known); `per_hour`
-    trials end, by the last of them; `left` are seconds. `at_work`: a driver holds the study. Without one, running
-    trials are stale: they run again with `--resume`.
+    trials end, by the last of them; `left` are seconds. `at_work`: a driver holds the study; None where that cannot be
+    told. Without one, running trials are stale: they run again with `--resume`.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Status:
     running: list[tuple[int, str, float, str]]
     best: tuple[int, float] | None
     per_hour: float | None
-    at_work: bool
+    at_work: bool | None
 
     @property
     def done(self) -> int:
@@ -84,8 +85,8 @@ def status(folder: Path) -> Status:
     )
 
 
-def _held(folder: Path) -> bool:
-    """Whether a driver holds the study's lock."""
+def _held(folder: Path) -> bool | None:
+    """Whether a driver holds the study's lock; None where that cannot be told, in a folder of somebody else."""
     if not (folder / "study.lock").exists():
         return False
     try:
@@ -93,14 +94,20 @@ def _held(folder: Path) -> bool:
             return False
     except filelock.Timeout:
         return True
+    except OSError:
+        return None
 
 
 def ailments(root: Path) -> list[str]:
     """What is wrong under a folder of studies and runs, a line each: stale trials, torn files, several versions."""
     found = []
     for database in sorted((root / "studies").glob("*/study.db")):
-        study = status(database.parent)
-        if study.running and not study.at_work:
+        try:
+            study = status(database.parent)
+        except UsageError as error:
+            found.append(str(error))
+            continue
+        if study.running and study.at_work is False:
             numbers = ", ".join(str(number) for number, *_ in study.running)
             found.append(f"{database.parent}: no search is at work, but trials {numbers} run; go on with --resume")
     runs = root / "runs"

@@ -25,7 +25,7 @@ from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
 from dipsearch.search.ledger import HOST, SUMMARY, WANTED, Ledger
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
-from dipsearch.search.opening import RETRY, agree, held, requeue
+from dipsearch.search.opening import RETRY, agree, chosen_by, held, requeue
 from dipsearch.search.samplers import SAMPLERS, SEQUENCES, Around
 from dipsearch.search.settings import Settings
 from dipsearch.search.standing import Standing
@@ -108,6 +108,7 @@ class Search:
         )
         self.instances = self.protocol.observe(images, seed=settings.seed, repeats=effort.repeats)
         self.ladder = self._ladder()
+        self._centre = None if settings.around is None else self._slots_of(settings.around)
 
     def _ladder(self) -> Ladder | None:
         """How trials climb; None: they are tested instance by instance."""
@@ -192,7 +193,7 @@ class Search:
         self.watch(
             Event(
                 "end",
-                number + 1,
+                self.done,
                 total,
                 1.0,
                 ended.user_attrs.get(SUMMARY, ""),
@@ -217,15 +218,14 @@ class Search:
             self.watch(Event("progress", number, total, share=share, summary=summary))
             if host:
                 trial.set_user_attr(HOST, host)
-                self._ledger.keep(trial._trial_id)
+            self._ledger.keep(trial._trial_id)
 
         with self._alone(key):
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
             learned = self.ladder is not None and self.ladder.learned
             known = self.standing.seen(key)
             trial.set_user_attr(SEEN, note(known))
-            known = known if learned else {}
-            if not known and (before := self.standing.told(key)):
+            if not (known and learned) and (before := self.standing.told(key)):
                 return before
             effort = settings.effort
             objective = Objective(
@@ -240,7 +240,7 @@ class Search:
                 name=self._published.get(key, key[:8]),
                 watch=progress,
                 screen=self._screen,
-                known=known,
+                known=known if learned or RETRY in trial.user_attrs else {},
                 order=self._order(self.ladder, trial) if self.ladder and learned else None,
                 executor=self._turn,
             )
@@ -291,13 +291,14 @@ class Search:
                 directions=[GOALS[goal].direction for goal in settings.goals],
                 pruner=pruner,
             )
-        self._centre = None if settings.around is None else self._slots_of(settings.around)
         study.set_user_attr(WANTED, effort.trials)
         requeue(study)
         first = [load_genome(name) for name in settings.space.start] if settings.around is None else []
+        tried = {self._identity(chosen) for chosen in map(chosen_by, study.get_trials(deepcopy=False)) if chosen}
         for genome in filter(None, [settings.around, *settings.start, *first]):
-            if chosen := settings.space.find(genome):
-                study.enqueue_trial(chosen, skip_if_exists=True)
+            if (chosen := settings.space.find(genome)) and self._identity(chosen) not in tried:
+                tried.add(self._identity(chosen))
+                study.enqueue_trial(chosen)
         self._retries = sum(RETRY in trial.user_attrs for trial in study.get_trials(deepcopy=False))
         self.standing, self._of_best = Standing(study), (-1, dict[int, float]())
         return study
@@ -329,7 +330,7 @@ class Search:
         """Hold a genome's zero-cost score against those of the trials that have ended."""
         if self.settings.screen is None:
             return
-        self.settings.screen.check(genome, self.instances, self.standing.screened, trial)
+        self.settings.screen.check(genome, self.instances, self.standing.screened, trial, self._turn)
 
     def best_value(self) -> float | None:
         """The best score so far, in dB, among trials fitted on every instance."""
