@@ -25,43 +25,34 @@ SIZES = {
     "denoise-quick": 64,
     "dip-denoise": 256,
 }  # a committed small genome and the paper's network, at a side in pixels
-LEGS, ITERATIONS = 5, 20
+REPEATS, ITERATIONS = 5, 20
 
 
 def measure(name: str, size: int) -> dict[str, Any]:
     """Seconds of a pause and of a new worker, and the size of a state."""
     task, genome = load_task("denoise"), load_genome(name)
-    effort = choose_effort(task.search, "quick").changed({"precision": "float32", "iterations": LEGS * ITERATIONS})
-    effort = effort.model_copy(update={"size": size})
+    effort = choose_effort(task.search, "quick").changed({"precision": "float32"}).model_copy(update={"size": size})
     protocol = Protocol(task, effort, "quick", "search", task.recipe_for(effort), "cpu")
     instance = protocol.observe(list(task.images.search[:1]), seed=0, repeats=1)[0]
     workers = Workers(1)
-    protocol.reach(workers, instance, protocol.leg(genome, until=1))  # it is there, and warm
-    through, paused = [], []
-    for _ in range(3):
+
+    def leg(until: int, before: Reached) -> tuple[Reached, float]:
         started = time.perf_counter()
-        protocol.reach(workers, instance, protocol.leg(genome))
-        through.append(time.perf_counter() - started)
-        started, reached = time.perf_counter(), Reached()
-        for leg in range(1, LEGS + 1):
-            reached, before = (
-                protocol.reach(workers, instance, protocol.leg(genome, until=leg * ITERATIONS, kept=reached.kept)),
-                reached,
-            )
-        paused.append(time.perf_counter() - started)
+        reached = protocol.reach(workers, instance, protocol.leg(genome, until=until, kept=before.kept))
+        return reached, time.perf_counter() - started
+
+    begun, worker = leg(1, Reached())  # with the start of the process
+    pauses = [leg(1, begun)[1] for _ in range(REPEATS)]  # legs without an iteration
+    pause = statistics.median(pauses)
+    step = (leg(1 + ITERATIONS, begun)[1] - pause) / ITERATIONS
     workers.stop()
-    started = time.perf_counter()
-    fresh = Workers(1)
-    protocol.reach(fresh, instance, protocol.leg(genome, until=1))
-    start = time.perf_counter() - started
-    fresh.stop()
     return {
         "genome": name,
         "size": size,
-        "step": statistics.median(through) / (LEGS * ITERATIONS),
-        "pause": (statistics.median(paused) - statistics.median(through)) / (LEGS - 1),
-        "worker": start,
-        "state_mb": len(packed(before.kept)) / 1e6,
+        "step": step,
+        "pause": pause,
+        "worker": worker,
+        "state_mb": len(packed(begun.kept)) / 1e6,
     }
 
 
@@ -85,7 +76,10 @@ def main() -> None:
             "a new worker": [f"{1000 * row['worker']:.0f} ms" for row in rows],
         }
     )
-    notes = ["A worker of one thread. A new worker: until it has made its first iteration."]
+    notes = [
+        "A worker of one thread. A pause: the state goes to the worker, the fit is made of it, the state comes back.",
+        "A new worker: from its start until its first iteration has come back.",
+    ]
     title = "A fit that pauses, and a worker that is ended"
     write(path.with_suffix(".md"), title, "python -m benchmarks.pausing", notes, table, rows)
 

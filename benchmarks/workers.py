@@ -23,7 +23,7 @@ from dipsearch.search.workers import Workers
 from dipsearch.space import load_space
 from dipsearch.task import choose_effort, load_task
 
-TRIALS, ITERATIONS = 32, 50
+TRIALS, ITERATIONS = 24, 100
 
 
 def rate(workers: Workers, folder: Path, trials: int) -> tuple[int, float]:
