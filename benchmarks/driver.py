@@ -102,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
+    parser.add_argument("--beside", default="nothing", help="What else this machine does meanwhile, for the table.")
     parser.add_argument("--out", type=Path, default=FOLDER)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -109,11 +110,12 @@ def main() -> None:
     for sampler in chosen.samplers:
         with tempfile.TemporaryDirectory() as folder:
             for row in measure(sampler, chosen.trials, Path(folder)):
-                append(path, row)
+                append(path, row | {"beside": chosen.beside})
     rows = load(path)
     shown = [
         {
             "sampler": row["sampler"],
+            "beside": row["beside"],
             "trials": row["trials"],
             "ms a trial": f"{row['ms']:.0f}",
             "proposing": f"{row['proposing']:.0f}",

@@ -300,12 +300,16 @@ class Cokriging(optuna.samplers.BaseSampler):
                 name: slot.choices[place] for (name, slot), place in zip(search_space.items(), choices, strict=True)
             }
 
-        sight.same |= {choices: self.same(params(choices)) for choices in known if choices not in sight.same}
-        taken = {sight.same[choices] for choices in known}
+        def same(choices: Choices) -> Hashable:
+            if choices not in sight.same:
+                sight.same[choices] = self.same(params(choices))
+            return sight.same[choices]
+
+        taken = {same(choices) for choices in known}
         under_way = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         taken |= {self.same(each.params) for each in under_way if each.number != trial.number and each.params}
-        best = (params(candidates[index]) for index in np.argsort(-improvement))
-        return next((each for each in best if self.same(each) not in taken), {})
+        best = (candidates[index] for index in np.argsort(-improvement))
+        return next((params(each) for each in best if same(each) not in taken), {})
 
     def _candidates(self, seen: Seen, slots: dict[str, Any]) -> list[Choices]:
         sizes = [len(slot.choices) for slot in slots.values()]

@@ -102,8 +102,9 @@ class Ledger(InMemoryStorage):
         self._database.set_study_system_attr(self._study, key, value)
 
     def keep(self, trial_id: int) -> None:
-        """Write a trial as it is, so that it is known should the process die."""
-        self._write(trial_id)
+        """Write a trial that runs as it is, so that it is known should the process die."""
+        if self._written.get(trial_id) != _rows_of(self.get_trial(trial_id)):
+            self._write(trial_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Change a trial's state; one that ends is written."""

@@ -224,7 +224,8 @@ class Search:
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
             learned = self.ladder is not None and self.ladder.learned
             known = self.standing.seen(key)
-            trial.set_user_attr(SEEN, note(known))
+            if known:
+                trial.set_user_attr(SEEN, note(known))
             if not (known and learned) and (before := self.standing.told(key)):
                 return before
             effort = settings.effort
