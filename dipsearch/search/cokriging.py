@@ -31,6 +31,7 @@ RATE, OWN, NOISE = 0.2, 0.1, 0.02
 KEPT = 1.1
 LOWEST = -2.0  # standard deviations: bad networks differ far more than good ones do, and say nothing of those
 MOST = 300  # values that the process is fitted to, whose cost is cubic: beyond, those of the best and the latest
+REMEMBERED = 100_000  # choices whose genome is known by its key: a long search asks for a hundred new ones a trial
 ALIKE, LATER, FAITH = 0.6, 0.85, 6.0  # assumed correlation of instances, and of iterations ×4; counts as so many trials
 
 Fidelity = tuple[int, int]  # instance, iterations
@@ -125,7 +126,8 @@ class Sight:
 
     def __init__(self, slots: dict[str, Any]) -> None:
         self.slots = slots
-        self.same = dict[Choices, Hashable]()  # as `Cokriging.same` has it
+        self.same = dict[Choices, Hashable]()  # what `by`, a `Cokriging.same`, has said
+        self.by: Any = None
         self._read, self._seen = dict[int, Read | None](), Seen({}, (), ())
 
     @classmethod
@@ -299,6 +301,10 @@ class Cokriging(optuna.samplers.BaseSampler):
             return {
                 name: slot.choices[place] for (name, slot), place in zip(search_space.items(), choices, strict=True)
             }
+
+        if sight.by != self.same or len(sight.same) >= REMEMBERED:
+            sight.same.clear()
+            sight.by = self.same
 
         def same(choices: Choices) -> Hashable:
             if choices not in sight.same:
