@@ -103,22 +103,23 @@ class Ledger(InMemoryStorage):
 
     def keep(self, trial_id: int) -> None:
         """Write a trial that runs as it is, so that it is known should the process die."""
-        if self._written.get(trial_id) != _rows_of(self.get_trial(trial_id)):
-            self._write(trial_id)
+        now = _rows_of(self.get_trial(trial_id))
+        if self._written.get(trial_id) != now:
+            self._write(trial_id, now)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Change a trial's state; one that ends is written."""
         changed = super().set_trial_state_values(trial_id, state, values)
         if changed and state.is_finished():
-            _step_down(self.get_trial(trial_id))
-            self._write(trial_id)
+            trial = self.get_trial(trial_id)
+            _step_down(trial)
+            self._write(trial_id, _rows_of(trial))
             self._written.pop(trial_id)
         return changed
 
-    def _write(self, trial_id: int) -> None:
-        """What has changed of a trial since it was written last."""
+    def _write(self, trial_id: int, now: dict[Any, Rows]) -> None:
+        """What has changed of a trial, whose rows are these `now`, since it was written last."""
         trial, before = self.get_trial(trial_id), self._written.get(trial_id, {})
-        now = _rows_of(trial)
         with Session(self._database.engine) as session, session.begin():
             if trial_id in self._rows:
                 row: Any = session.get_one(models.TrialModel, self._rows[trial_id])

@@ -119,6 +119,11 @@ class Search:
             raise UsageError(f"pruner {pruner!r}: a search with several objectives cannot prune; leave --pruner out")
         return None if pruner == BY_INSTANCE else LADDERS[pruner]
 
+    @property
+    def _learned(self) -> bool:
+        """Whether a model of all that was seen judges trials."""
+        return self.ladder is not None and self.ladder.learned
+
     @contextmanager
     def opened(self) -> Iterator["Search"]:
         """Hold the study's lock, and open or create the study."""
@@ -222,11 +227,10 @@ class Search:
 
         with self._alone(key):
             self.watch(Event("start", number, total, summary=summary, best=self.best_value()))
-            learned = self.ladder is not None and self.ladder.learned
             known = self.standing.seen(key)
             if known:
                 trial.set_user_attr(SEEN, note(known))
-            if not (known and learned) and (before := self.standing.told(key)):
+            if not (known and self._learned) and (before := self.standing.told(key)):
                 return before
             effort = settings.effort
             objective = Objective(
@@ -241,8 +245,8 @@ class Search:
                 name=self._published.get(key, key[:8]),
                 watch=progress,
                 screen=self._screen,
-                known=known if learned or RETRY in trial.user_attrs else {},
-                order=self._order(self.ladder, trial) if self.ladder and learned else None,
+                known=known if self._learned or RETRY in trial.user_attrs else {},
+                order=self._order(self.ladder, trial) if self.ladder and self._learned else None,
                 executor=self._turn,
             )
             return objective(genome, trial)
@@ -316,7 +320,7 @@ class Search:
         else:
             self._study.sampler = sampler = SAMPLERS[self._sampler](seed, settings.effort.start_up)
             if isinstance(sampler, Cokriging):
-                sampler.again = self.ladder is not None and self.ladder.learned
+                sampler.again = self._learned
                 sampler.same = self._identity
         trial = self._study.ask()
         return trial, settings.space.suggest(trial.suggest_categorical)  # type: ignore[arg-type]
