@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dipsearch.network.convolution import Convolution
+from dipsearch.network.normalisation import BatchNorm
 from dipsearch.network.pending import Pending, pending
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -23,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 # by its learned scale and shift. "instance" has neither, as in the paper's U-Net. Neither keeps running
 # statistics, which nothing would read, so that a network is the same in training and evaluation mode.
 NORMS: dict[str, Callable[[int], nn.Module]] = {
-    "batch": lambda channels: nn.BatchNorm2d(channels, track_running_stats=False),
+    "batch": BatchNorm,
     "instance": nn.InstanceNorm2d,
     "none": lambda channels: nn.Identity(),
 }
