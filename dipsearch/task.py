@@ -112,9 +112,16 @@ class RerunEffort(Effort):
 
 
 class RestoreEffort(Part):
-    """A preset of `restore`: what is fitted to a person's own picture, and how."""
+    """A preset of `restore`: what is fitted to a person's own picture, and how.
 
-    genome: str
+    A network that suits a small picture cannot hold a large one, and one that can fits the noise of a small one: each
+    genome is taken from a size on. What is larger than `tile` is restored in parts.
+    """
+
+    genome: dict[Annotated[int, Field(ge=0)], str] = Field(
+        min_length=1, description="by the pixels a side (the root of the area) from which on it is taken"
+    )
+    tile: int = Field(512, ge=64, description="pixels a side of the largest picture that is fitted as one")
     recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
 
 

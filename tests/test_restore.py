@@ -196,7 +196,7 @@ def test_the_record_says_how_it_was_made(here, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     told = json.loads(line)
     assert told == json.loads((here / "restored/noisy.png.json").read_text())
-    assert told["settings"]["seed"] == 3 and told["settings"]["recipe"]["iterations"] == 20
+    assert told["settings"]["seed"] == 3 and told["recipe"]["iterations"] == 20
     assert told["complete"] and told["sigma"] > 10 and told["fit_seconds"] > 0
     assert {"psnr", "ssim", "fit_db", "notes"} <= set(told) and told["versions"]["torch"]
     # the reference is the noisy picture itself: PSNR is then what the fit is, but for the rounding of nothing

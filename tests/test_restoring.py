@@ -21,7 +21,7 @@ from dipsearch.image import read
 from dipsearch.operator import Downsample, Identity, Mask
 from dipsearch.reproduce.table import load_table, plan
 from dipsearch.restoring.auto import genome_for
-from dipsearch.restoring.choice import Choice, choose
+from dipsearch.restoring.choice import Choice, choices, choose
 from dipsearch.restoring.noise import estimate_sigma
 from dipsearch.restoring.tiles import OVERLAP, SMALLEST_TILE, Tile, grid, join, largest_side, part
 from dipsearch.restoring.work import Work
@@ -73,11 +73,12 @@ def test_neighbours_fade_into_each_other():
 
 
 def test_the_largest_tile_that_fits_is_taken():
-    assert largest_side(300, 500, lambda height, width: True) == 500
-    side = largest_side(3000, 4000, lambda height, width: height * width <= 1e6)
+    assert largest_side(300, 500, lambda height, width: True, 1000) == 500
+    assert largest_side(300, 500, lambda height, width: True, 400) == 400
+    side = largest_side(3000, 4000, lambda height, width: height * width <= 1e6, 4000)
     assert 700 <= side <= 1000
     with pytest.raises(UsageError, match="64x64"):
-        largest_side(3000, 4000, lambda height, width: False)
+        largest_side(3000, 4000, lambda height, width: False, 4000)
 
 
 def test_an_operator_is_cut_with_its_picture():
@@ -99,7 +100,8 @@ def test_an_operator_is_cut_with_its_picture():
 
 def work(tmp_path, y, operator=None, side=None, **settings):
     recipe = Recipe(**({"iterations": 10, "precision": "float32"} | settings))
-    return Work(y, operator or Identity(), Choice("tiny", GENOME, recipe), tmp_path, device="cpu", side=side)
+    choice = Choice("tiny", GENOME, recipe, tile=512)
+    return Work(y, operator or Identity(), choice, tmp_path, device="cpu", side=side)
 
 
 def test_the_fit_of_a_whole_picture_is_the_plain_one(tmp_path):
@@ -148,9 +150,24 @@ def test_tiles_are_as_large_as_the_memory_allows(tmp_path, monkeypatch):
     assert len(small.tiles) > 1 and small._fits(small.tiles[0].height, small.tiles[0].width)
 
 
+def test_tiles_are_no_larger_than_the_preset_says(tmp_path):
+    y = torch.zeros(1, 3, 600, 400)
+    assert [(tile.height, tile.width) for tile in work(tmp_path, y).tiles] == [(512, 400)] * 2
+    assert len(work(tmp_path, y, side=600).tiles) == 1
+
+
+def test_a_hole_as_large_as_a_tile_makes_tiles_larger(tmp_path):
+    y, known = torch.zeros(1, 3, 600, 400), torch.zeros(1, 1, 600, 400)
+    known[..., 0, 0] = 1
+    assert len(work(tmp_path, y, Mask(known)).tiles) == 1
+    known[..., -1, 0] = 1
+    assert len(work(tmp_path, y, Mask(known)).tiles) == 2
+
+
 # What is chosen
 
 TASKS = [name for name in names("tasks") if load_task(name).restore]
+SIZE = (64, 64)
 
 
 def test_people_have_their_tasks():
@@ -161,16 +178,26 @@ def test_people_have_their_tasks():
 def test_every_preset_is_a_choice_and_a_better_one_costs_more(name):
     task = load_task(name)
     assert set(task.restore) == {"fast", "balanced", "best"}
-    made = [choose(task, preset).recipe for preset in ("fast", "balanced", "best")]
-    costs = [recipe.iterations * recipe.ensemble for recipe in made]
-    assert costs == sorted(set(costs))
+    made = [choices(task, preset) for preset in ("fast", "balanced", "best")]
+    for suited in zip(*made, strict=True):
+        costs = [choice.recipe.iterations * choice.recipe.ensemble for choice in suited]
+        assert costs == sorted(set(costs))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_larger_picture_has_a_genome_that_can_hold_more(name):
+    task = load_task(name)
+    names = [choose(task, size=(side, side)).name for side in (16, 191, 192, 4000)]
+    assert names == [names[0], names[0], "pyramid", "pyramid"] and names[0] != "pyramid"
+    assert choose(task, size=(96, 384)).name == "pyramid"  # as many pixels
+    assert choose(task, genome=names[0], size=(4000, 4000)).name == names[0]
 
 
 @pytest.mark.parametrize("name", [name for name in names("tables") if name.startswith("rules-")])
 def test_how_far_the_default_ends_from_the_oracle_is_measured(name):
     """A table of rules has the balanced preset among its rows."""
     made = plan(load_table(name))
-    default = choose(load_task(made.table.task))
+    default = choose(load_task(made.table.task), size=(made.table.size, made.table.size))
     rows = [
         (row.genome.key(), Recipe.model_validate(made.task.recipe.model_dump() | row.changes))
         for row in made.candidates.values()
@@ -180,20 +207,21 @@ def test_how_far_the_default_ends_from_the_oracle_is_measured(name):
 
 def test_what_is_given_wins_over_the_preset():
     task = load_task("denoise")
-    assert choose(task).name == "denoise-small"
-    chosen = choose(task, genome="dip-library-unet", iterations=7, sigma=None)
+    assert choose(task, size=SIZE).name == "denoise-small"
+    chosen = choose(task, genome="dip-library-unet", size=SIZE, iterations=7, sigma=None)
     assert (chosen.name, chosen.recipe.iterations) == ("dip-library-unet", 7)
     assert chosen.recipe.learning_rate == 0.001  # which the genome brings
-    told = choose(task, sigma=12.0).recipe
+    told = choose(task, size=SIZE, sigma=12.0).recipe
     assert (told.stop, told.sigma) == ("discrepancy", 12.0)
-    assert choose(task, sigma=12.0, stop="fixed").recipe.stop == "fixed"
+    assert choose(task, size=SIZE, sigma=12.0, stop="fixed").recipe.stop == "fixed"
 
 
 def test_a_task_without_presets_has_its_published_network(tmp_path):
     task = load_task("denoise").model_copy(update={"restore": {}})
-    assert choose(task).name == "dip-denoise" and choose(task).recipe == task.recipe
+    chosen = choose(task, size=SIZE)
+    assert chosen.name == "dip-denoise" and chosen.recipe == task.recipe
     with pytest.raises(UsageError, match="unknown preset 'best'"):
-        choose(task, "best")
+        choose(task, "best", size=SIZE)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +235,7 @@ def test_a_task_without_presets_has_its_published_network(tmp_path):
 )
 def test_what_cannot_be_chosen_is_said(given, message):
     with pytest.raises(UsageError) as error:
-        choose(load_task("denoise"), **given)
+        choose(load_task("denoise"), size=SIZE, **given)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -271,7 +299,7 @@ def test_a_tensor_comes_back_as_it_was(quick, kind, shape):
 def test_the_answer_is_that_of_the_fit(quick):
     y = picture(20, 24)
     known = (torch.rand(1, 1, 20, 24, generator=seeded()) > 0.3).float()
-    chosen = choose(load_task("inpaint"), genome=quick["genome"], iterations=4)
+    chosen = choose(load_task("inpaint"), genome=quick["genome"], size=SIZE, iterations=4)
     plain = fit(chosen.genome, y * known, Mask(known), recipe=chosen.recipe, device="cpu", seed=5)
     made = dipsearch.restore(y * known, Mask(known), seed=5, **quick)
     assert torch.equal(made, torch.where(known.bool(), y, plain.x))  # what is known stays as it was
@@ -338,7 +366,7 @@ def test_a_search_on_the_picture_finds_a_genome_of_its_own(room, monkeypatch):
     monkeypatch.setattr("dipsearch.restoring.auto.SPACE", str(room / "space.yaml"))
     task = load_task(str(room / "task.yaml"))
     member = load_space(str(room / "space.yaml")).sample(5)
-    usual, events = choose(task, genome=str(write(room / "usual.yaml", member.data()))), []
+    usual, events = choose(task, genome=str(write(room / "usual.yaml", member.data())), size=SIZE), []
     look_up = lambda: genome_for(  # noqa: E731
         task,
         read(str(room / "5.png")),

@@ -66,7 +66,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option("--factor", type=click.Choice(["2", "4", "8"]), help="sr: so many times larger.  [default: the task's]")
 @click.option("--reference", metavar="CLEAN", help="The clean picture, only to print PSNR and SSIM.")
 @click.option("--max-side", type=click.IntRange(16), help="Larger pictures are shrunk to so many pixels a side.")
-@click.option("--tile", type=click.IntRange(64), help="Pixels a side of tiles.  [default: as large as memory allows]")
+@click.option("--tile", type=click.IntRange(64), help="Pixels a side of tiles.  [default: 512, or as memory allows]")
 @click.option("--compare", is_flag=True, help="Write before and after, too: RESULT.compare.png.")
 @click.option(
     "--preview-every",
@@ -149,7 +149,7 @@ def restore(
         "precision": precision,
     }  # fmt: skip
     settings = Settings(task, preset, genome, recipe, sigma, mask, invert_mask, max_side, tile, seed, device, reference)
-    settings.before_estimate()  # a wrong name or value is told before all else
+    settings.possible()  # a wrong name or value is told before all else
     if output == PIPE and (compare or preview_every):
         raise UsageError(
             f"--{'compare' if compare else 'preview-every'}: a file, but the result goes to standard output"

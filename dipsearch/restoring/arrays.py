@@ -33,14 +33,14 @@ def restore(
     callback: Callable[[int, Tensor], None] | None = None,
     **settings: Any,
 ) -> Picture:
-    """Restore a damaged picture, without the clean one.
+    """Restore a damaged picture, without the clean one, as a whole.
 
     Args:
         y: the observation. A tensor (1, C, h, w), (C, h, w) or (h, w), or an array (h, w, C) or (h, w), with C = 1 or
             3: unsigned integers over the whole range of their type, or floats, about [0, 1].
         operator: A, which made it: any callable on (1, C, H, W), such as `Mask(known)`, `Downsample(4)` or a physics of
             deepinv. Without one, y is a noisy picture.
-        genome: a name or a file; by default the best that is known for the task.
+        genome: a name or a file; by default the best that is known for the task and size.
         task: which defaults to take: a name or a file. By default what fits the operator.
         preset: of the task: fast, balanced or best.
         seed: of everything random.
@@ -65,7 +65,9 @@ def restore(
         raise UsageError(f"task {undone.name}: which operator made the picture?")
     if isinstance(operator, Mask):
         _check_mask(operator.known, observed)
-    chosen = choose(undone, preset, genome, **settings)
+    scale = int(getattr(operator, "factor", 1))
+    whole = size or (observed.shape[-2] * scale, observed.shape[-1] * scale)
+    chosen = choose(undone, preset, genome, size=whole, **settings)
     found = fit(
         chosen.genome,
         observed,

@@ -1,5 +1,6 @@
-"""What restores a picture where nobody says otherwise: a genome and a recipe, by task and preset."""
+"""What restores a picture where nobody says otherwise: a genome and a recipe, by task, preset and size."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,18 @@ BALANCED = "balanced"
 
 @dataclass(frozen=True)
 class Choice:
-    """A genome, by its name, and how it is fitted."""
+    """A genome, by its name, how it is fitted, and pixels a side of the largest picture that it is fitted to."""
 
     name: str
     genome: Genome
     recipe: Recipe
+    tile: int
 
 
-def choose(task: Task, preset: str = BALANCED, genome: str | None = None, **settings: Any) -> Choice:
-    """The genome and recipe of a task's preset.
+def choose(
+    task: Task, preset: str = BALANCED, genome: str | None = None, *, size: tuple[int, int], **settings: Any
+) -> Choice:
+    """The genome and recipe of a task's preset for a picture of a size.
 
     A task without presets has one, `balanced`: its published genome and recipe. A genome brings the values of the
     recipe that it was found with. With a noise level and no rule, the fit stops where it reaches that level.
@@ -30,17 +34,35 @@ def choose(task: Task, preset: str = BALANCED, genome: str | None = None, **sett
         task: what is to be undone.
         preset: how much time it may take.
         genome: a name or a file, in place of the preset's.
+        size: (height, width) of what is fitted.
         **settings: values of the recipe; None stands for the preset's.
 
     Raises:
         UsageError: a name is not known, or a value does not fit.
     """
-    effort = choose_effort(task.restore or {BALANCED: RestoreEffort(genome=task.genome)}, preset)
-    name = genome or effort.genome
+    effort = effort_of(task, preset)
+    suited = [name for side, name in sorted(effort.genome.items()) if side <= math.sqrt(size[0] * size[1])]
+    return _choice(task, effort, genome or (suited or [effort.genome[min(effort.genome)]])[-1], settings)
+
+
+def choices(task: Task, preset: str = BALANCED, genome: str | None = None, **settings: Any) -> list[Choice]:
+    """What `choose` may give, over all sizes."""
+    effort = effort_of(task, preset)
+    names = [genome] if genome else [name for _, name in sorted(effort.genome.items())]
+    return [_choice(task, effort, name, settings) for name in names]
+
+
+def effort_of(task: Task, preset: str) -> RestoreEffort:
+    """A preset by its name; UsageError names the choices."""
+    presets = task.restore or {BALANCED: RestoreEffort(genome={0: task.genome})}
+    return choose_effort(presets, preset)  # type: ignore[no-any-return]
+
+
+def _choice(task: Task, effort: RestoreEffort, name: str, settings: dict[str, Any]) -> Choice:
     file = load_genome_file(name)
     given = {field: value for field, value in settings.items() if value is not None}
     if "sigma" in given:
         given = {"stop": "discrepancy"} | given
     recipe = task.recipe.model_dump() | effort.recipe | file.recipe | given
     stem = catalog.stem("genomes", name)
-    return Choice(stem, file.genome, catalog.validate("recipe", Recipe.model_validate, recipe))
+    return Choice(stem, file.genome, catalog.validate("recipe", Recipe.model_validate, recipe), effort.tile)

@@ -20,7 +20,7 @@ from dipsearch.operator import Mask, MaskOptions
 from dipsearch.photo import FLOATS, SMALLEST, Photo, check_photo, load_photo, save_photo
 from dipsearch.restoring.auto import genome_for
 from dipsearch.restoring.batch import Job
-from dipsearch.restoring.choice import Choice, choose
+from dipsearch.restoring.choice import Choice, choices, choose, effort_of
 from dipsearch.restoring.masks import ALPHA, known_pixels, shrunk_mask
 from dipsearch.restoring.noise import estimate_sigma
 from dipsearch.restoring.work import Work
@@ -45,7 +45,7 @@ class Settings:
         mask: a file, white where pixels are missing; or `alpha`.
         invert_mask: black is missing, or what is opaque.
         max_side: larger pictures are shrunk to it.
-        tile: side of the largest tiles; None: as the memory allows.
+        tile: pixels a side of the largest tiles; None: as the preset says, and the memory allows.
         seed: of everything random.
         device: auto, cpu, cuda or mps.
         reference: the clean picture, only to say how near the result is.
@@ -69,23 +69,36 @@ class Settings:
         """How many times longer than the picture's the sides of its result are."""
         return int(getattr(self.task.operator.options, "factor", 1))
 
-    def choice(self, sigma: float | None = None) -> Choice:
-        """The genome and recipe for a noise level; UsageError where a name or value does not fit."""
-        genome = None if self.genome == AUTO else self.genome
-        return choose(self.task, self.preset, genome, **self.recipe, sigma=sigma)
+    def choice(self, size: tuple[int, int], sigma: float | None = None) -> Choice:
+        """The genome and recipe for a picture (height, width) and a noise level; UsageError where a value does not
+        fit."""
+        tile = self.tile or effort_of(self.task, self.preset).tile
+        part = (min(size[0], tile), min(size[1], tile))
+        return choose(self.task, self.preset, self._named, size=part, **self.recipe, sigma=sigma)
 
-    def before_estimate(self) -> Choice:
-        """The choice before a picture's noise is known: a level that is to be estimated is set to 1."""
-        return self.choice(1.0 if self.sigma == AUTO else self.sigma)  # type: ignore[arg-type]
+    def possible(self) -> list[Choice]:
+        """What may be chosen for a picture that is not read yet: a noise level that is to be estimated is set to 1.
+
+        UsageError where a name or value does not fit.
+        """
+        sigma = 1.0 if self.sigma == AUTO else self.sigma
+        return choices(self.task, self.preset, self._named, **self.recipe, sigma=sigma)
+
+    @property
+    def _named(self) -> str | None:
+        return None if self.genome == AUTO else self.genome
 
     def identity(self, source: Path) -> dict[str, Any]:
         """What decides the result, as plain data."""
-        chosen = self.before_estimate()
+        possible = [
+            {"genome": choice.genome.key(), "recipe": choice.recipe.model_dump(mode="json")}
+            for choice in self.possible()
+        ]
         return {
             "task": self.task.name,
             "operator": self.task.operator.model_dump(),
-            "genome": AUTO if self.genome == AUTO else chosen.genome.key(),
-            "recipe": chosen.recipe.model_dump(mode="json"),
+            "auto": self.genome == AUTO,
+            "choices": possible,
             "sigma": self.sigma,
             "mask": self.mask if self.mask in (None, ALPHA) else sha256(Path(str(self.mask))),
             "invert_mask": self.invert_mask,
@@ -121,7 +134,8 @@ class Restoration:
         shown = operator.known if isinstance(operator, Mask) else None
         if settings.mask == ALPHA and whole.alpha is not None:  # used up: nothing is transparent any more
             self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.opaque))
-        size = [side * settings.factor for side in self.photo.x.shape[-2:]]
+        height, width = (side * settings.factor for side in self.photo.x.shape[-2:])
+        self.size, size = (height, width), [height, width]
         check_photo(self.job.target, self.photo, size)
         self.clean = _clean(settings.reference, self.photo, size)
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
@@ -138,7 +152,7 @@ class Restoration:
     def _choice(self, folder: Path, known: Tensor | None) -> Choice:
         """The genome and recipe, for this picture's noise; found by a search on it, where that is wanted."""
         sigma = None if self.sigma is None else float(self.sigma)
-        settings, usual = self.settings, self.settings.choice(sigma)
+        settings, usual = self.settings, self.settings.choice(self.size, sigma)
         if settings.genome != AUTO:
             return usual
         limit = usual.recipe.time_limit
@@ -157,7 +171,7 @@ class Restoration:
         rest = settings.recipe if limit is None else settings.recipe | {"time_limit": limit / 2}
         if file is None:  # the time was too short for one fit
             return usual
-        chosen = replace(settings, genome=str(file), recipe=rest).choice(sigma)
+        chosen = replace(settings, genome=str(file), recipe=rest).choice(self.size, sigma)
         return replace(chosen, name=f"found on it: {chosen.genome.key()[:8]}")
 
     def run(self, tell: Callable[["Restoration", float], None]) -> dict[str, Any]:
@@ -197,6 +211,7 @@ class Restoration:
             "genome": self.choice.name,
             "network": self.choice.genome.data(),
             "summary": self.choice.genome.summary(),
+            "recipe": self.choice.recipe.model_dump(mode="json"),
             "size": [width, height],
             "tiles": len(self.work.tiles),
             "fit_db": round(self.work.agreement(answer), 3),

@@ -46,12 +46,13 @@ def _starts(length: int, side: int, multiple: int) -> list[int]:
     return [index * (length - side) // (count - 1) // multiple * multiple for index in range(count)]
 
 
-def largest_side(height: int, width: int, fits: Callable[[int, int], bool]) -> int:
-    """The side of the largest tiles that fit, in steps of a quarter; the longer side where the whole picture does.
+def largest_side(height: int, width: int, fits: Callable[[int, int], bool], most: int) -> int:
+    """The side of the largest tiles that fit, up to `most`, in steps of a quarter; the longer side where the whole
+    picture does.
 
     UsageError where even the smallest does not.
     """
-    side = max(height, width)
+    side = min(most, max(height, width))
     while not fits(min(side, height), min(side, width)):
         if side <= SMALLEST_TILE:
             raise UsageError(f"not even a tile of {SMALLEST_TILE}x{SMALLEST_TILE} pixels fits into the memory")

@@ -35,7 +35,8 @@ class Work:
         folder: of what is kept of the fits; the same arguments go on from there.
         seed: of everything random, the same for all tiles.
         device: auto, cpu, cuda or mps.
-        side: of the largest tiles; None: as large as the memory allows, which may be the whole picture.
+        side: of the largest tiles; None: that of the choice, or less as the memory allows. Where one of them would hold
+            no pixel that is known, they are as large as the memory allows.
     """
 
     y: Tensor
@@ -49,8 +50,12 @@ class Work:
     def __post_init__(self) -> None:
         factor = self.operator.factor if isinstance(self.operator, Downsample) else 1
         self.height, self.width = (length * factor for length in self.y.shape[-2:])
-        side = self.side or largest_side(self.height, self.width, self._fits)
-        self.tiles: list[Tile] = grid(self.height, self.width, side, factor)
+        whole = max(self.height, self.width)
+        for most in (self.side or self.choice.tile, whole):
+            side = self.side or largest_side(self.height, self.width, self._fits, most)
+            self.tiles: list[Tile] = grid(self.height, self.width, side, factor)
+            if not isinstance(self.operator, Mask) or all(tile.of(self.operator.known).any() for tile in self.tiles):
+                break
         limit = self.choice.recipe.time_limit
         share = {} if limit is None else {"time_limit": limit / len(self.tiles)}
         self.recipe = self.choice.recipe.model_copy(update=share)
