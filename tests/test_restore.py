@@ -378,6 +378,14 @@ def test_a_search_sees_the_picture_as_it_is_fitted(here, monkeypatch, capsys):
     assert known.logical_not().nonzero().tolist() == [[0, 0, 8, 16]]
 
 
+def test_a_genome_found_on_small_pieces_restores_small_tiles(here, monkeypatch, capsys):
+    monkeypatch.setattr("dipsearch.restoring.file.genome_for", lambda *_, **__: here / "tiny.yaml")
+    save(here / "a.png", pixels(100, 300))
+    assert main(["restore", "denoise", "a.png", "--genome", "auto", "--iterations", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tiles"] == 3 and told["genome"].startswith("found on it")
+
+
 def test_a_mask_is_shrunk_with_its_picture(here):
     holes = np.zeros((80, 96), np.uint8)
     holes[17, 33] = 255  # one pixel: its whole neighbourhood is lost

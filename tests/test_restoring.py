@@ -205,6 +205,14 @@ def test_how_far_the_default_ends_from_the_oracle_is_measured(name):
     assert (default.genome.key(), default.recipe.model_copy(update={"precision": "float32"})) in rows
 
 
+def test_the_default_for_photographs_is_a_row_beside_the_papers_network():
+    made = plan(load_table("set9-25"), rows=["restore"])
+    default = choose(load_task("denoise"), size=(512, 512))
+    (row,) = made.candidates.values()
+    assert row.genome.key() == default.genome.key()
+    assert Recipe.model_validate(made.task.recipe.model_dump() | row.changes) == default.recipe
+
+
 def test_what_is_given_wins_over_the_preset():
     task = load_task("denoise")
     assert choose(task, size=SIZE).name == "denoise-small"

@@ -22,6 +22,7 @@ from dipsearch.task import Task
 
 PRESET = "quick"
 SPACE = "small"
+TILE = 160  # pixels a side: what is found on small pieces of a picture cannot hold a large one
 
 
 def genome_for(

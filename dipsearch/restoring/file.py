@@ -18,7 +18,7 @@ from dipsearch.image import to_grey, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
 from dipsearch.photo import FLOATS, SMALLEST, Photo, check_photo, load_photo, save_photo
-from dipsearch.restoring.auto import genome_for
+from dipsearch.restoring.auto import TILE, genome_for
 from dipsearch.restoring.batch import Job
 from dipsearch.restoring.choice import Choice, choices, choose, effort_of
 from dipsearch.restoring.masks import ALPHA, known_pixels, shrunk_mask
@@ -172,7 +172,7 @@ class Restoration:
         if file is None:  # the time was too short for one fit
             return usual
         chosen = replace(settings, genome=str(file), recipe=rest).choice(self.size, sigma)
-        return replace(chosen, name=f"found on it: {chosen.genome.key()[:8]}")
+        return replace(chosen, name=f"found on it: {chosen.genome.key()[:8]}", tile=TILE)
 
     def run(self, tell: Callable[["Restoration", float], None]) -> dict[str, Any]:
         """Restore it, and give back the record. `tell` is given the share that is done, every 10 iterations."""
