@@ -124,6 +124,12 @@ class RestoreEffort(Part):
     tile: int = Field(512, ge=64, description="pixels a side of the largest picture that is fitted as one")
     recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the task's recipe to change")
 
+    @model_validator(mode="after")
+    def _every_size_has_a_genome(self) -> Self:
+        if 0 not in self.genome:
+            raise ValueError("genome: the smallest pictures need one, too, from 0 pixels on")
+        return self
+
 
 class Task(Part):
     """What is to be restored and how that is judged."""

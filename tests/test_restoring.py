@@ -9,6 +9,7 @@ import torch
 from fits import GENOME, TINY, picture, seeded
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from studies import write
 from torch import nn
 
@@ -27,7 +28,7 @@ from dipsearch.restoring.tiles import OVERLAP, SMALLEST_TILE, Tile, grid, join, 
 from dipsearch.restoring.work import Work
 from dipsearch.run import RunStore
 from dipsearch.space import load_space
-from dipsearch.task import load_task
+from dipsearch.task import RestoreEffort, load_task
 
 # Tiles
 
@@ -203,6 +204,11 @@ def test_how_far_the_default_ends_from_the_oracle_is_measured(name):
         for row in made.candidates.values()
     ]
     assert (default.genome.key(), default.recipe.model_copy(update={"precision": "float32"})) in rows
+
+
+def test_the_smallest_pictures_need_a_genome():
+    with pytest.raises(ValidationError, match="from 0 pixels on"):
+        RestoreEffort(genome={192: "pyramid"})
 
 
 def test_the_default_for_photographs_is_a_row_beside_the_papers_network():

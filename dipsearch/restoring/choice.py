@@ -41,8 +41,8 @@ def choose(
         UsageError: a name is not known, or a value does not fit.
     """
     effort = effort_of(task, preset)
-    suited = [name for side, name in sorted(effort.genome.items()) if side <= math.sqrt(size[0] * size[1])]
-    return _choice(task, effort, genome or (suited or [effort.genome[min(effort.genome)]])[-1], settings)
+    begun = max(side for side in effort.genome if side <= math.sqrt(size[0] * size[1]))
+    return _choice(task, effort, genome or effort.genome[begun], settings)
 
 
 def choices(task: Task, preset: str = BALANCED, genome: str | None = None, **settings: Any) -> list[Choice]:

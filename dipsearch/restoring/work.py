@@ -1,6 +1,6 @@
 """The fits that restore one picture: tile by tile, kept in a folder, so that an interrupted one goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +50,18 @@ class Work:
     def __post_init__(self) -> None:
         factor = self.operator.factor if isinstance(self.operator, Downsample) else 1
         self.height, self.width = (length * factor for length in self.y.shape[-2:])
-        whole = max(self.height, self.width)
-        for most in (self.side or self.choice.tile, whole):
-            side = self.side or largest_side(self.height, self.width, self._fits, most)
+        for side in [self.side] if self.side else self._sides():
             self.tiles: list[Tile] = grid(self.height, self.width, side, factor)
             if not isinstance(self.operator, Mask) or all(tile.of(self.operator.known).any() for tile in self.tiles):
                 break
         limit = self.choice.recipe.time_limit
         share = {} if limit is None else {"time_limit": limit / len(self.tiles)}
         self.recipe = self.choice.recipe.model_copy(update=share)
+
+    def _sides(self) -> Iterator[int]:
+        """Sides of tiles to try: as the choice has it, then as large as the memory allows."""
+        for most in (self.choice.tile, max(self.height, self.width)):
+            yield largest_side(self.height, self.width, self._fits, most)
 
     def _fits(self, height: int, width: int) -> bool:
         """Whether a tile's fits are predicted to fit into the memory."""
