@@ -86,6 +86,12 @@ def test_what_it_cannot_fold_it_leaves_to_torch(x):
     assert torch.equal(BatchNorm(24)(x), PLAIN(24)(x))
 
 
+def test_a_norm_in_bfloat16_is_left_to_torch():
+    """Its statistics would be rounded."""
+    x, _ = maps(24)
+    assert torch.equal(BatchNorm(24).bfloat16()(x), PLAIN(24).bfloat16()(x))
+
+
 def test_small_maps_are_left_to_torch(monkeypatch):
     monkeypatch.setattr("dipsearch.network.normalisation.LARGE", 24 * 32 * 64 + 1)
     x, _ = maps(24)

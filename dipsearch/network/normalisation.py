@@ -26,8 +26,8 @@ class BatchNorm(nn.BatchNorm2d):
         """NCHW to NCHW of the same size."""
         pixels = math.lcm(x.shape[1], LANES) // x.shape[1]  # that count as one
         if (
-            x.is_cuda
-            or x.dtype != torch.bfloat16
+            x.device.type != "cpu"
+            or (x.dtype, self.weight.dtype) != (torch.bfloat16, torch.float32)
             or x.numel() < LARGE
             or pixels == 1
             or x.shape[0] * x.shape[2] * x.shape[3] % pixels
