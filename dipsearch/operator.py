@@ -24,6 +24,12 @@ from dipsearch.image import Cut, digest, read_mask, to_uint8, wholly_known
 from dipsearch.network.resampling import Lanczos2
 
 
+def restored_size(y: Tensor, operator: Callable[[Tensor], Tensor] | None) -> tuple[int, int]:
+    """(height, width) of the picture that an operator made y of: y's, times the operator's `factor` if it has one."""
+    factor = int(getattr(operator, "factor", 1))
+    return y.shape[-2] * factor, y.shape[-1] * factor
+
+
 class Identity(nn.Module):
     """A(x) = x: denoising, and blind restoration."""
 

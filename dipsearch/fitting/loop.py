@@ -22,6 +22,7 @@ from dipsearch.genome import Genome
 from dipsearch.metric import PROTOCOLS, from_mse, psnr
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
+from dipsearch.operator import restored_size
 from dipsearch.seed import seed_of
 
 CHECK_EVERY = LOSSES  # iterations between looks at losses, clock and truth
@@ -115,8 +116,7 @@ class Fitting:
             raise UsageError(f"an observation is (1, C, H, W), got {tuple(self.y.shape)}")
         if not torch.isfinite(self.y).all():
             raise UsageError("the observation holds values that are not finite numbers")
-        scale = int(getattr(self.operator, "factor", 1))
-        self._shape = self.size or (self.y.shape[-2] * scale, self.y.shape[-1] * scale)
+        self._shape = self.size or restored_size(self.y, self.operator)
         self._device = pick_device(self.device)
         whole = (1, self.y.shape[1], *self._shape)
         if self.truth is not None and self.truth.shape != whole:

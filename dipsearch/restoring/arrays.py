@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipsearch.error import UsageError
 from dipsearch.fitting.engine import fit
-from dipsearch.operator import Downsample, Identity, Mask
+from dipsearch.operator import Downsample, Identity, Mask, restored_size
 from dipsearch.restoring.choice import BALANCED, choose
 from dipsearch.task import load_task
 
@@ -65,9 +65,7 @@ def restore(
         raise UsageError(f"task {undone.name}: which operator made the picture?")
     if isinstance(operator, Mask):
         _check_mask(operator.known, observed)
-    scale = int(getattr(operator, "factor", 1))
-    whole = size or (observed.shape[-2] * scale, observed.shape[-1] * scale)
-    chosen = choose(undone, preset, genome, size=whole, **settings)
+    chosen = choose(undone, preset, genome, size=size or restored_size(observed, operator), **settings)
     found = fit(
         chosen.genome,
         observed,
