@@ -153,11 +153,14 @@ def test_published_numbers_belong_to_tables_and_say_how_they_came():
 
 
 def test_published_means_are_those_of_their_pictures():
-    for table in ("bernoulli11", "set5-x4"):
-        said = {number.picture: number.psnr for number in published() if (number.table, number.row) == (table, "DIP")}
+    checked = 0
+    for table, row in {(number.table, number.row) for number in published() if number.picture}:
+        said = {picture: number.psnr for picture, number in numbers(table, row).items()}
         mean = said.pop("")
         assert set(said) == set(load_dataset(table.split("-")[0]).pictures)
         assert sum(said.values()) / len(said) == pytest.approx(mean, abs=0.011)
+        checked += len(said)
+    assert checked == 11 + 4 * 2 * (5 + 14)  # of super-resolution, four methods at two factors
 
 
 # Running one
@@ -339,6 +342,8 @@ def test_the_difference_is_of_the_same_kind_over_the_same_pictures(toy, tmp_path
     mean = lambda field, of=runs: sum(run[field] for run in of) / len(of)  # noqa: E731
     assert say(("", 20.0, "fixed"))["difference"] == pytest.approx(mean("final_psnr") - 20)
     assert say(("", 20.0, "oracle"))["difference"] == pytest.approx(mean("oracle_psnr") - 20)
+    assert say(("", 20.0, "none"))["difference"] == pytest.approx(mean("final_psnr") - 20)
+    assert say(("", 20.0, "unknown"))["difference"] is None
     pictures = [str(toy.parent / "4.png")]
     of_one = [run for run in runs if run["image"].endswith("4.png")]
     assert say(("", 20.0, "fixed"))["difference"] is None  # of other pictures

@@ -12,7 +12,7 @@ from dipsearch.reproduce.table import Plan, load_table
 from dipsearch.run import OK, picture_of
 from dipsearch.search.rerun import Rerun
 
-COMPARED = {"fixed": "fixed", "oracle": "oracle"}  # how a published iteration was chosen -> own column of that kind
+COMPARED = {"fixed": "fixed", "oracle": "oracle", "none": "fixed"}  # how a published iteration was chosen -> own column of that kind
 
 
 @dataclass(frozen=True)
