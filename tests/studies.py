@@ -89,7 +89,3 @@ def runs_in(room, out="out", task="task"):
 
 def values_of(trials):
     return [(trial.state.name, trial.params, trial.value) for trial in trials]
-
-
-def instance_of(run):
-    return run["genome_key"], run["digest"], run["seed"]

@@ -17,7 +17,7 @@ import torch
 import yaml
 from fits import TINY
 from PIL import Image
-from studies import GENES, instance_of, runs_in, search_in, searched, values_of, write, write_space, write_task
+from studies import GENES, runs_in, search_in, searched, values_of, write, write_space, write_task
 
 from dipsearch import kept
 from dipsearch.cli import main
@@ -537,8 +537,6 @@ def test_a_search_that_is_killed_goes_on_and_repeats_no_fit(room):
     states = [state for _, state in searched_trials(room, "task-space-quick")]
     assert states.count("COMPLETE") + states.count("PRUNED") == done + 3
     assert "RUNNING" not in states and "WAITING" not in states
-    runs = runs_in(room)
-    assert len({instance_of(run) for run in runs}) == len(runs)
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
     assert "next:" in out and "rank" in out
     assert all(part.name.startswith(".") for part in (room / "out").rglob("*.part"))  # at most hidden leftovers
@@ -567,8 +565,6 @@ def test_an_interrupted_search_says_how_to_go_on_and_that_works(room, capsys):
     states = [state for _, state in searched_trials(room, "mine")]
     assert states.count("COMPLETE") == 8 and set(states) <= {"COMPLETE", "FAIL"}
     assert all(path.stat().st_mtime_ns == at for path, at in before.items())
-    runs = runs_in(room)
-    assert len({instance_of(run) for run in runs}) == len(runs)
     assert "next:" in capsys.readouterr().out
 
 

@@ -12,7 +12,8 @@ from dipsearch.reproduce.table import Plan, load_table
 from dipsearch.run import OK, picture_of
 from dipsearch.search.rerun import Rerun
 
-COMPARED = {"fixed": "fixed", "oracle": "oracle", "none": "fixed"}  # how a published iteration was chosen -> own column of that kind
+# how a published iteration was chosen -> own column of that kind
+COMPARED = {"fixed": "fixed", "oracle": "oracle", "none": "fixed"}
 
 
 @dataclass(frozen=True)
