@@ -6,12 +6,14 @@ import pytest
 import torch
 from fits import GENOME, picture
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from dipsearch.cli import main
 from dipsearch.error import Diverged, Paused, UsageError
 from dipsearch.fitting.engine import fit
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.frames import frame, iterations, read_strip, write_strip
+from dipsearch.image import read
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
 from dipsearch.operator import Mask
@@ -135,6 +137,16 @@ def test_a_pair_is_cut_alike_and_has_to_be_of_one_size(tmp_path):
     assert torch.equal(pair.guide, scene(FIGURES["flash"], str(other)).x)
     with pytest.raises(UsageError, match="in the same size, not 70x40 and 40x40"):
         scene(FIGURES["flash"], str(one), guide=str(small))
+
+
+def test_a_figures_own_picture_is_shrunk_and_whole():
+    figure, whole = FIGURES["jpeg"], read("skimage:astronaut")
+    assert torch.equal(scene(figure).x, avg_pool2d(whole, 2))
+    assert torch.equal(scene(figure, shrink=4).x, avg_pool2d(whole, 4))
+    assert torch.equal(scene(figure, "skimage:astronaut").x, whole[..., 128:384, 128:384])
+    with pytest.raises(UsageError, match="coffee: shrunk by 16, too small for a figure: at least 32 pixels") as error:
+        scene(figure, "skimage:coffee", shrink=16)
+    assert "\n" not in str(error.value)
 
 
 # Progress of a run

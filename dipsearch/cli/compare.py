@@ -13,7 +13,7 @@ from dipsearch.cli import options
 @click.option("--table", metavar="NAME", help="In place of a task, a published table: a name, or a YAML file.")
 @click.option("--preset", default="quick", show_default=True, help="Of a task: the preset of its re-runs.")
 @click.option("--picture", "pictures", multiple=True, metavar="NAME", help="In place of the task's; may be repeated.")
-@click.option("--shrink", type=click.IntRange(1, 16), help="Squares of so many pixels a side become one.")
+@options.shrink
 @click.option("--size", type=click.IntRange(16, 4096), help="Pixels a side, around the centre.")
 @options.follow
 @options.iterations

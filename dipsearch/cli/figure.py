@@ -19,6 +19,7 @@ PROGRESS = "progress"
     type=click.Path(path_type=Path, dir_okay=False),
     help="progress: the record of a run, OUT/runs/TASK/PICTURE-KEY.json.",
 )
+@options.shrink
 @click.option("--size", type=click.IntRange(32, 4096), help="Pixels a side, around the centre.  [default: 256]")
 @click.option(
     "--share",
@@ -45,6 +46,7 @@ def figure(
     picture: str | None,
     guide: str | None,
     run: Path | None,
+    shrink: int | None,
     size: int | None,
     share: float,
     budget: float,
@@ -54,6 +56,7 @@ def figure(
 ) -> int:
     """Make a figure of the deep image prior's paper again, or one of a run's progress.
 
+    Its own picture is shrunk by 2, so that 256 pixels show all of it; another one is not, unless --shrink says so.
     Its fits are kept under OUT/figures, so the same command goes on after an interruption.
     """
     import time
@@ -85,7 +88,7 @@ def figure(
         raise UsageError(f"--run is for the figure {PROGRESS}")
     if guide is not None and name != "flash":
         raise UsageError("--guide is for the figure flash")
-    seen = scene(chosen, picture, size, guide)
+    seen = scene(chosen, picture, shrink, size, guide)
     traces, until = chosen.traces(seen, share), time.monotonic() + budget
     total = sum(trace.recipe.iterations for trace in traces)
     watched, done = [], 0

@@ -41,6 +41,9 @@ device = click.option(
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     help="Where fits run.",
 )
+shrink = click.option(
+    "--shrink", type=click.IntRange(1, 16), help="Squares of so many pixels a side become one, their mean."
+)
 iterations = click.option("--iterations", type=click.IntRange(1), help="Of a full fit, in place of the preset's.")
 precision = click.option(
     "--precision",

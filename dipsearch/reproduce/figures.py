@@ -13,9 +13,8 @@ from dipsearch.error import UsageError, unknown
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.frames import read_strip
 from dipsearch.genome import Genome, Hourglass, load_genome, parse_genome
-from dipsearch.image import read
+from dipsearch.image import Cut, read
 from dipsearch.metric import psnr
-from dipsearch.network.size import centre_crop
 from dipsearch.operator import Mask, NoiseOptions, gaussian, jpeg
 from dipsearch.reproduce.trace import Trace, Watched
 from dipsearch.run import read_curve, read_run
@@ -50,6 +49,7 @@ class Figure:
         traces: the fits of a scene, with a budget as a share of the published iterations.
         cells: rows of pictures, of the scene, its traces and what came of them; None: curves of the loss.
         picture: by default one that scikit-image carries.
+        shrink: of that one, squares of so many pixels a side become one: with `size`, all of it.
         size: pixels a side, around the centre.
     """
 
@@ -57,26 +57,38 @@ class Figure:
     traces: Callable[[Scene, float], list[Trace]]
     cells: Callable[[Scene, list[Trace], list[Watched]], list[list[Cell]]] | None = None
     picture: str = "skimage:astronaut"
+    shrink: int = 2
     size: int = 256
 
 
-def scene(figure: Figure, picture: str | None = None, size: int | None = None, guide: str | None = None) -> Scene:
-    """The picture of a figure and its guide, if there is one, cut around their centres to a multiple of 32.
+def scene(
+    figure: Figure,
+    picture: str | None = None,
+    shrink: int | None = None,
+    size: int | None = None,
+    guide: str | None = None,
+) -> Scene:
+    """The picture of a figure and its guide, if there is one, shrunk and cut around their centres to a multiple of 32.
 
-    UsageError where a picture is too small, or the two are not of one size.
+    UsageError where too little of a picture is left, or the two are not of one size.
     """
     x = read(picture or figure.picture)
-    height, width = (min(side, size or figure.size) // 32 * 32 for side in x.shape[-2:])
+    shrink = shrink or (1 if picture else figure.shrink)
+    whole = x.shape[-2], x.shape[-1]
+    height, width = (min(side // shrink, size or figure.size) // 32 * 32 for side in whole)
     if not height or not width:
-        raise UsageError(f"{picture}: too small for a figure: at least 32 pixels a side are needed")
-    cut = centre_crop(x, height, width).contiguous()
+        shrunk = f" shrunk by {shrink}," if shrink > 1 else ""
+        raise UsageError(
+            f"{picture or figure.picture}:{shrunk} too small for a figure: at least 32 pixels a side are needed"
+        )
+    cut = Cut(whole, (height, width), shrink)
     if guide is None:
-        return Scene(cut)
+        return Scene(cut(x))
     other = read(guide)
     if other.shape != x.shape:
         sizes = " and ".join(f"{each.shape[3]}x{each.shape[2]}" for each in (x, other))
         raise UsageError(f"a picture and its guide show the same scene in the same size, not {sizes}")
-    return Scene(cut, centre_crop(other, height, width).contiguous())
+    return Scene(cut(x), cut(other))
 
 
 def figure_named(name: str) -> Figure:
