@@ -54,6 +54,13 @@ def test_a_picture_no_larger_than_a_tile_is_one():
     assert grid(100, 90, 100) == [Tile(0, 0, 100, 90)]
 
 
+@pytest.mark.parametrize("length", [513, 600, 720, 992, 993])
+def test_a_picture_just_above_a_tile_costs_little_more(length):
+    tiles = grid(length, length, 512)
+    assert len(tiles) == (4 if length <= 992 else 9)
+    assert sum(tile.height * tile.width for tile in tiles) < 1.15 * length**2
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_tiles_of_a_picture_make_it_again(channels):
     x = torch.rand(1, channels, 150, 210, generator=seeded())
@@ -95,8 +102,6 @@ def test_an_operator_is_cut_with_its_picture():
         assert torch.allclose(inside[..., rows, columns], cut[..., rows, columns], atol=1e-6)
     with pytest.raises(UsageError, match="cannot be cut"):
         part(nn.Conv2d(3, 3, 1), tile, x)
-    with pytest.raises(UsageError, match="no pixel known in a tile of 40x32"):
-        part(Mask(torch.zeros(1, 1, 64, 64)), tile, x)
 
 
 def work(tmp_path, y, operator=None, side=None, **settings):
@@ -124,7 +129,7 @@ def test_fits_that_are_kept_are_not_repeated(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         first.run(stop)
     made = work(tmp_path, y, side=80).run(lambda tile, iteration, x: seen.append((tile, iteration)))
-    assert seen == [(2, 10)]  # the first was done; the second was at its last iteration, and is not repeated
+    assert seen == [(0, 10), (2, 10)]  # the first was done; the second was at its last iteration, and is not repeated
     undisturbed = work(tmp_path / "other", y, side=80).run()
     assert all(torch.equal(a.x, b.x) for a, b in zip(made, undisturbed, strict=True))
 
@@ -135,12 +140,49 @@ def test_known_pixels_stay_and_a_missing_tile_is_the_observation(tmp_path):
     masked = work(tmp_path, y, Mask(known), side=80)
     x = masked.picture(torch.full((1, 3, 70, 150), 0.25))
     assert torch.equal(x * known, y) and (x[(known == 0).expand_as(x)] == 0.25).all()
-    part_done = masked.answer({0: torch.full((1, 3, 70, 80), 0.25)})
+    first = masked.tiles[0]
+    part_done = masked.answer({0: torch.full((1, 3, first.height, first.width), 0.25)})
     assert (part_done[..., :30] == 0.25).all() and torch.allclose(part_done[..., 120:], y[..., 120:])
 
 
-def test_the_time_limit_is_shared_by_the_tiles(tmp_path):
+def test_only_tiles_that_lack_something_are_fitted(tmp_path):
+    known = torch.ones(1, 1, 70, 150)
+    known[..., 10:14, 10:14] = 0
+    y = picture(70, 150) * known
+    masked = work(tmp_path, y, Mask(known), side=80, time_limit=30)
+    assert masked.fitted == [0] and masked.recipe.time_limit == 30
+    (made,) = masked.run()
+    answer = masked.answer({0: made.x})
+    assert torch.equal(masked.picture(answer) * known, y)
+    tile = masked.tiles[0]
+    own = (tile.of(known) * tile.of(answer) - tile.of(y)).square().mean()
+    assert masked.agreement(answer) == pytest.approx(-10 * math.log10(float(own)), abs=1e-3)
+
+
+def test_a_tile_that_holds_nothing_is_told_before_the_work(tmp_path):
+    known = torch.ones(1, 1, 128, 128)
+    known[..., 60:, 60:] = 0
+    with pytest.raises(UsageError, match=r"no pixel known in a tile of 64x64 at \(64, 64\)"):
+        work(tmp_path, torch.zeros(1, 3, 128, 128), Mask(known), side=64)
+
+
+def test_the_time_limit_is_shared_by_all_fits(tmp_path):
     assert work(tmp_path, picture(70, 150), side=80, time_limit=30).recipe.time_limit == 10
+    assert work(tmp_path, picture(70, 150), side=80, time_limit=30, ensemble=2).recipe.time_limit == 5
+
+
+def test_a_low_resolution_picture_is_enlarged_once(tmp_path, monkeypatch):
+    from dipsearch.restoring.work import Work
+
+    enlarged, plain = [], Work.observed.fget
+    monkeypatch.setattr(Work, "observed", property(lambda self: enlarged.append(1) or plain(self)))
+    tiled = work(tmp_path, picture(70, 150), Downsample(4), side=160)
+    answers = {number: torch.zeros(1, 3, tile.height, tile.width) for number, tile in enumerate(tiled.tiles)}
+    assert len(answers) > 4
+    tiled.answer(answers)
+    assert not enlarged
+    tiled.answer({0: answers[0]})
+    assert len(enlarged) == 1
 
 
 def test_tiles_are_as_large_as_the_memory_allows(tmp_path, monkeypatch):
@@ -153,7 +195,7 @@ def test_tiles_are_as_large_as_the_memory_allows(tmp_path, monkeypatch):
 
 def test_tiles_are_no_larger_than_the_preset_says(tmp_path):
     y = torch.zeros(1, 3, 600, 400)
-    assert [(tile.height, tile.width) for tile in work(tmp_path, y).tiles] == [(512, 400)] * 2
+    assert [(tile.height, tile.width) for tile in work(tmp_path, y).tiles] == [(316, 400)] * 2
     assert len(work(tmp_path, y, side=600).tiles) == 1
 
 

@@ -300,14 +300,13 @@ class _Batch:
         self.now, self.seen = None, time.monotonic()
         if self.resume and job.target.exists() and job.done(self.settings.identity(job.source)):
             job.tidy()  # what a kill between the last two steps left
-            self.reporter.line(f"{job.target}: done already")
+            lacking = ", without --compare" if self.compare and not job.strip.exists() else ""
+            self.reporter.line(f"{job.target}: done already{lacking}")
             return None
-        self.now = Restoration(job, self.settings, self.reporter.trial)
+        self.now = Restoration(job, self.settings, self.reporter.trial, self.compare)
         told = self.now.run(lambda now, share: self._tell(now, number, share))
         if self.printed is not None:
             told["output"] = PIPE
-        if self.compare:
-            self.now.strip()
         self.reporter.line(_summary(job, told))
         return told
 
@@ -321,7 +320,9 @@ class _Batch:
     def keep_best(self, command: str | None) -> None:
         """Write the best so far, and say how to go on, where a command does."""
         kept = "nothing of this picture is done yet"
-        if self.now is not None and self.now.answers:
+        if self.now is not None and self.now.complete:
+            kept = f"{self.now.job.target} is done"
+        elif self.now is not None and self.now.answers:
             self.now.write({"complete": False, "stop_reason": ["interrupted"]})
             kept = f"{self.now.job.target} is the best so far"
         if command is None:

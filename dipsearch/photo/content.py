@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipsearch.error import UsageError
 
-SMALLEST, LARGEST = 16, 24_000_000  # pixels a side; pixels in all
+SMALLEST, LARGEST = 16, 25_000_000  # pixels a side; pixels in all: a little more than cameras of 24 megapixels
 FLOATS = ("float16", "float32", "float64")
 ORIENTATION, RESOLUTION = 274, (282, 283, 296)  # tags of TIFF and EXIF
 EXTRA = "pip install 'dipsearch[formats]'"

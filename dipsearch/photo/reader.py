@@ -7,6 +7,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dipsearch.error import UsageError
 from dipsearch.photo import png, tiff
@@ -17,19 +18,20 @@ from dipsearch.photo.silence import no_warnings, reason
 SIDEWAYS = (5, 6, 7, 8)  # orientations that change width and height
 
 
-def load_photo(path: Path) -> Photo:
+def load_photo(path: Path, known: Tensor | None = None) -> Photo:
     """Read a picture file: PNG, JPEG, TIFF, BMP, WebP, and what else Pillow opens.
 
-    8 and 16 bits, grey or RGB, with or without alpha; in TIFF floating-point numbers, too. Palettes become RGB, and
-    grey of less than 8 bits 8-bit grey. UsageError names the file where it cannot be read, is below 16 pixels a side
-    or above 24 million in all, has several pages, or would lose depth unseen.
+    8 and 16 bits, grey or RGB, with or without alpha; in TIFF floating-point numbers, too, whose range is that of all
+    pixels, or of those that are `known`, (1, 1, H, W). Palettes become RGB, and grey of less than 8 bits 8-bit grey.
+    UsageError names the file where it cannot be read, is below 16 pixels a side or above 25 million in all, has several
+    pages, or would lose depth unseen.
     """
     try:
         with no_warnings():
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise UsageError(f"{path}: not a regular file")
             with path.open("rb") as file:
-                return _photo(path, _decode(path, file))
+                return _photo(path, _decode(path, file), known)
     except UsageError:
         raise
     except Image.DecompressionBombError:
@@ -57,7 +59,7 @@ def _decode(path: Path, file: BinaryIO) -> Raster:
         return raster
 
 
-def _photo(path: Path, raster: Raster) -> Photo:
+def _photo(path: Path, raster: Raster, known: Tensor | None) -> Photo:
     samples = _upright(raster.samples, raster.orientation)
     samples = np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("="))
     channels = 1 if samples.shape[2] < 3 else 3
@@ -65,7 +67,7 @@ def _photo(path: Path, raster: Raster) -> Photo:
     alpha = samples[:, :, channels].copy() if samples.shape[2] > channels else None
     name = samples.dtype.name
     if name in FLOATS:
-        low, high = _range(path, samples, colour)
+        low, high = _range(path, samples, colour if known is None else colour[known[0, 0].numpy() > 0])
         scaled = ((colour.astype(np.float64) - low) / (high - low)).astype(np.float32)
     else:
         low, high = 0.0, float(np.iinfo(samples.dtype).max)
@@ -91,7 +93,7 @@ def _upright(samples: np.ndarray, orientation: object) -> np.ndarray:
 
 
 def _range(path: Path, samples: np.ndarray, colour: np.ndarray) -> tuple[float, float]:
-    """The smallest and the largest value of floating-point colours; of a constant picture, something above it."""
+    """The smallest and the largest of floating-point colours; where they are one, something above it."""
     if not np.isfinite(samples).all():
         raise UsageError(f"{path}: values that are no finite numbers (NaN or infinity); replace them first")
     low, high = float(colour.min()), float(colour.max())

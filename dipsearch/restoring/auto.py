@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dipsearch.atomic import write_atomically
 from dipsearch.catalog import dump_yaml
-from dipsearch.error import DipsearchError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.genome import parse_genome
 from dipsearch.image import write_png
 from dipsearch.leaderboard import search_ranking
@@ -18,7 +18,7 @@ from dipsearch.search.goals import HOLD_OUT
 from dipsearch.search.settings import Settings
 from dipsearch.search.study import Event, Search
 from dipsearch.space import load_space
-from dipsearch.task import Task
+from dipsearch.task import Task, choose_effort
 
 PRESET = "quick"
 SPACE = "small"
@@ -56,7 +56,7 @@ def genome_for(
         watch: told every Event of the search.
 
     Returns:
-        The file; None: no genome could be fitted in that time.
+        The file; None: no genome could be fitted in that time, or a search cannot see enough of the picture.
 
     Raises:
         DipsearchError: no genome could be fitted.
@@ -64,18 +64,21 @@ def genome_for(
     file = folder / "genome.yaml"
     if file.exists():
         return file
-    picture, mask = folder / "picture.png", folder / "mask.png"
+    picture, mask = folder / "picture.tif", folder / "mask.png"
     save_photo(y, picture, blank(y))
     if known is not None:
         write_png(1 - known, mask)
     damaged = task.with_images("search", [str(picture)]).without_truth(None if known is None else str(mask))
-    effort = damaged.search[PRESET].changed(
+    effort = choose_effort(damaged.search, PRESET).changed(
         HOLD_OUT, timeout=timeout, max_seconds=None if timeout is None else max(timeout / 3, 1e-3)
     )
     space, store = load_space(SPACE), RunStore(folder / "runs")
     settings = Settings(damaged, space, PRESET, effort, seed, device=device, goals=("held-out",), start=(usual.genome,))
     study = folder / "study"
-    work = Search(settings, study, store, resume=(study / "study.db").exists(), watch=watch)
+    try:
+        work = Search(settings, study, store, resume=(study / "study.db").exists(), watch=watch)
+    except UsageError:  # the part that a search sees is too small, or has no known pixel
+        return None
     with work.opened():
         work.run()
     ranking = search_ranking(store, task.name, work.protocol.scope(work.instances))

@@ -122,7 +122,7 @@ class Job:
             "settings_hash": hashed(settings),
             "output_sha256": sha256(self.target),
         }
-        text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+        text = json.dumps(record, indent=1) + "\n"  # ASCII: a file's name need not be UTF-8
         write_atomically(self.record, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         return record
 
@@ -158,7 +158,7 @@ def jobs(
         read: other files that are read, such as a mask.
         compare: the picture before and after is written, too.
 
-    Of a folder, copies that were made in it before are no inputs.
+    Of a folder or a pattern, copies that were made before are no inputs.
 
     Raises:
         UsageError: an input does not exist or holds no picture, or a copy would be an input or another copy.
@@ -176,7 +176,7 @@ def jobs(
                 if not inside:
                     raise UsageError(f"{path}: no picture in this folder; known extensions: {_known_extensions()}")
                 found += [(entry, entry.relative_to(path)) for entry in inside]
-            else:
+            elif path == Path(given) or not _made_before(path, output):
                 found.append((path, Path(path.name)))
     if output.suffix.lower() in FOREIGN and not output.is_dir():
         raise UsageError(f"{output}: not a format that is written; choose from {_known_extensions()}")

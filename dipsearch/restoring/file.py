@@ -1,6 +1,5 @@
 """One file to restore: read, fitted, written, and a record beside it."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -113,24 +112,29 @@ class Settings:
 class Restoration:
     """A file under work: what is known of it once it was read.
 
-    `watch` is told every Event of a search, where there is one. UsageError where the picture, its mask or its copy's
+    `watch` is told every Event of a search, where there is one; with `compare`, the picture before and after beside one
+    another is written, too. UsageError where the picture, its mask or its copy's
     format do not fit.
     """
 
     job: Job
     settings: Settings
     watch: Callable[[Event], None] = lambda event: None
+    compare: bool = False
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.identity = settings.identity(self.job.source)
-        whole = load_photo(self.job.source)
-        self.photo = _shrunk(whole, settings.max_side)
+        whole, known = load_photo(self.job.source), None
         if isinstance(settings.task.operator.options, MaskOptions):
             known = known_pixels(settings.mask, whole, invert=settings.invert_mask)
-            operator: nn.Module = Mask(shrunk_mask(known, self.photo.x.shape[-2:]))
-        else:
+            if whole.dtype in FLOATS:  # what stands in a hole, such as -9999, is no value
+                whole = load_photo(self.job.source, known)
+        self.photo = _shrunk(whole, settings.max_side)
+        if known is None:
             operator = _drawn(settings, self.photo.x)
+        else:
+            operator = Mask(shrunk_mask(known, self.photo.x.shape[-2:]))
         shown = operator.known if isinstance(operator, Mask) else None
         if settings.mask == ALPHA and whole.alpha is not None:  # used up: nothing is transparent any more
             self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.opaque))
@@ -147,6 +151,7 @@ class Restoration:
         self.choice = self._choice(folder, shown)
         self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
         self.answers: dict[int, Tensor] = {}
+        self.complete = False
         self.iteration, self.fit_db, self.rate = 0, float("nan"), 0.0
 
     def _choice(self, folder: Path, known: Tensor | None) -> Choice:
@@ -168,10 +173,10 @@ class Restoration:
             timeout=None if limit is None else limit / 2,
             watch=self.watch,
         )
-        rest = settings.recipe if limit is None else settings.recipe | {"time_limit": limit / 2}
-        if file is None:  # the time was too short for one fit
-            return usual
-        chosen = replace(settings, genome=str(file), recipe=rest).choice(self.size, sigma)
+        rest = replace(settings, recipe=settings.recipe | ({} if limit is None else {"time_limit": limit / 2}))
+        if file is None:
+            return replace(rest.choice(self.size, sigma), name=f"{usual.name}, none was found on it")
+        chosen = replace(rest, genome=str(file)).choice(self.size, sigma)
         return replace(chosen, name=f"found on it: {chosen.genome.key()[:8]}", tile=TILE)
 
     def run(self, tell: Callable[["Restoration", float], None]) -> dict[str, Any]:
@@ -187,7 +192,7 @@ class Restoration:
             tell(self, (tile + iteration / iterations) / count)
 
         fits = self.work.run(look)
-        self.answers = {number: each.x for number, each in enumerate(fits)}
+        self.answers = {number: each.x for number, each in zip(self.work.fitted, fits, strict=True)}
         told = {
             "iterations": [each.iterations for each in fits],
             "chosen": [each.chosen for each in fits],
@@ -196,7 +201,10 @@ class Restoration:
             "device": fits[0].device,
             "fit_seconds": round(sum(each.seconds for each in fits), 3),
         }
+        if self.compare:  # before the record, which says that all is done
+            self.strip()
         record = self.write(told | {"complete": True})
+        self.complete = True
         self.job.tidy()
         return record
 
@@ -274,7 +282,8 @@ def _drawn(settings: Settings, y: Tensor) -> nn.Module:
     """What damaged a picture, by its task."""
     if settings.mask is not None:
         raise UsageError(f"--mask: the task {settings.task.name} takes none")
-    like = torch.zeros(*y.shape[:2], *(side * settings.factor for side in y.shape[-2:]))
+    shape = *y.shape[:2], *(side * settings.factor for side in y.shape[-2:])
+    like = torch.zeros(()).expand(shape)  # one number: only its shape is read, and it may be very large
     return settings.task.operator.options.draw(like, torch.Generator().manual_seed(settings.seed))  # type: ignore[attr-defined,no-any-return]
 
 
@@ -283,8 +292,7 @@ def _shrunk(photo: Photo, max_side: int | None) -> Photo:
     height, width = photo.x.shape[-2:]
     if max_side is None or max(height, width) <= max_side:
         return photo
-    scale = max_side / max(height, width)
-    size = (math.floor(height * scale), math.floor(width * scale))
+    size = (height * max_side // max(height, width), width * max_side // max(height, width))
     if min(size) < SMALLEST:
         raise UsageError(
             f"--max-side {max_side} leaves {size[1]}x{size[0]}; at least {SMALLEST} pixels a side are needed"

@@ -30,20 +30,23 @@ class Tile:
 
 
 def grid(height: int, width: int, side: int, multiple: int = 1) -> list[Tile]:
-    """Tiles of at most `side` pixels a side that cover a picture, all alike; neighbours share at least OVERLAP pixels.
+    """As few tiles of at most `side` pixels a side as cover a picture, all alike, and no larger than that takes;
+    neighbours share at least OVERLAP pixels.
 
     Their corners are multiples of `multiple`, which has to divide OVERLAP and the picture's sides.
     """
     side = side // multiple * multiple
-    rows, columns = _starts(height, side, multiple), _starts(width, side, multiple)
-    return [Tile(top, left, min(side, height), min(side, width)) for top in rows for left in columns]
+    (rows, tall), (columns, wide) = (_along(length, side, multiple) for length in (height, width))
+    return [Tile(top, left, tall, wide) for top in rows for left in columns]
 
 
-def _starts(length: int, side: int, multiple: int) -> list[int]:
+def _along(length: int, side: int, multiple: int) -> tuple[list[int], int]:
+    """Where tiles begin along a side of the picture, and how long they are."""
     if length <= side:
-        return [0]
+        return [0], length
     count = math.ceil((length - OVERLAP) / (side - OVERLAP))
-    return [index * (length - side) // (count - 1) // multiple * multiple for index in range(count)]
+    needed = math.ceil((length + (count - 1) * OVERLAP) / count / multiple) * multiple
+    return [index * (length - needed) // (count - 1) // multiple * multiple for index in range(count)], needed
 
 
 def largest_side(height: int, width: int, fits: Callable[[int, int], bool], most: int) -> int:
@@ -60,18 +63,31 @@ def largest_side(height: int, width: int, fits: Callable[[int, int], bool], most
     return side
 
 
+def wholly_missing(operator: nn.Module, tiles: list[Tile]) -> list[Tile]:
+    """Those that hold no pixel that is known."""
+    return [tile for tile in tiles if isinstance(operator, Mask) and not tile.of(operator.known).any()]
+
+
+def refuse_wholly_missing(operator: nn.Module, tiles: list[Tile]) -> None:
+    """UsageError where there is such a tile: nothing can be fitted to it."""
+    for tile in wholly_missing(operator, tiles):
+        raise UsageError(
+            f"the mask leaves no pixel known in a tile of {tile.width}x{tile.height} at ({tile.left}, {tile.top}); "
+            "take larger tiles, or shrink the picture"
+        )
+
+
+def lacks(operator: nn.Module, tile: Tile) -> bool:
+    """Whether anything of a tile is to be restored."""
+    return not isinstance(operator, Mask) or not bool(tile.of(operator.known).all())
+
+
 def part(operator: nn.Module, tile: Tile, y: Tensor) -> tuple[Tensor, nn.Module]:
     """The observation of a tile, and what made it; UsageError where the operator cannot be cut."""
     if isinstance(operator, Identity):
         return tile.of(y), operator
     if isinstance(operator, Mask):
-        known = tile.of(operator.known)
-        if not known.any():
-            raise UsageError(
-                f"the mask leaves no pixel known in a tile of {tile.width}x{tile.height} at ({tile.left}, {tile.top});"
-                " take larger tiles, or shrink the picture"
-            )
-        return tile.of(y), Mask(known)
+        return tile.of(y), Mask(tile.of(operator.known))
     if isinstance(operator, Downsample):
         return tile.of(y, operator.factor), operator
     raise UsageError(f"{type(operator).__name__}: an operator that cannot be cut into tiles; shrink the picture")

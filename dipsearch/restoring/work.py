@@ -21,7 +21,16 @@ from dipsearch.metric import from_mse
 from dipsearch.network.build import cost
 from dipsearch.operator import Downsample, Mask
 from dipsearch.restoring.choice import Choice
-from dipsearch.restoring.tiles import Tile, grid, join, largest_side, part
+from dipsearch.restoring.tiles import (
+    Tile,
+    grid,
+    join,
+    lacks,
+    largest_side,
+    part,
+    refuse_wholly_missing,
+    wholly_missing,
+)
 
 
 @dataclass
@@ -31,12 +40,14 @@ class Work:
     Args:
         y: the observation, (1, C, h, w) in [0, 1].
         operator: A.
-        choice: genome and recipe; a time limit is shared by the tiles.
+        choice: genome and recipe; a time limit is shared by all fits.
         folder: of what is kept of the fits; the same arguments go on from there.
         seed: of everything random, the same for all tiles.
         device: auto, cpu, cuda or mps.
         side: of the largest tiles; None: that of the choice, or less as the memory allows. Where one of them would hold
             no pixel that is known, they are as large as the memory allows.
+
+    A tile that lacks nothing is not fitted. UsageError where a tile holds no pixel that is known.
     """
 
     y: Tensor
@@ -52,11 +63,14 @@ class Work:
         self.height, self.width = (length * factor for length in self.y.shape[-2:])
         for side in [self.side] if self.side else self._sides():
             self.tiles: list[Tile] = grid(self.height, self.width, side, factor)
-            if not isinstance(self.operator, Mask) or all(tile.of(self.operator.known).any() for tile in self.tiles):
+            if not wholly_missing(self.operator, self.tiles):
                 break
-        limit = self.choice.recipe.time_limit
-        share = {} if limit is None else {"time_limit": limit / len(self.tiles)}
-        self.recipe = self.choice.recipe.model_copy(update=share)
+        refuse_wholly_missing(self.operator, self.tiles)
+        self.fitted = [number for number, tile in enumerate(self.tiles) if lacks(self.operator, tile)]
+        recipe = self.choice.recipe
+        fits = len(self.fitted) * recipe.ensemble
+        share = {} if recipe.time_limit is None else {"time_limit": recipe.time_limit / fits}
+        self.recipe = recipe.model_copy(update=share)
 
     def _sides(self) -> Iterator[int]:
         """Sides of tiles to try: as the choice has it, then as large as the memory allows."""
@@ -72,17 +86,20 @@ class Work:
         return recipe.ensemble * (least + beside) <= USABLE * memory_of(device)
 
     def run(self, tell: Callable[[int, int, Tensor], None] = lambda tile, iteration, x: None) -> list[Fit]:
-        """Fit every tile, or look it up; `tell` is given the tile's number, the iteration and its answer so far.
+        """Fit the tiles that are `fitted`, or look them up; `tell` is given the tile's number, the iteration and its
+        answer so far.
 
         Raises:
             FitError: a tile cannot be fitted.
         """
-        return [self._fit(number, tell) for number in range(len(self.tiles))]
+        return [self._fit(number, tell) for number in self.fitted]
 
     def _fit(self, number: int, tell: Callable[[int, int, Tensor], None]) -> Fit:
         done = self._done(number)
         if done.exists():
-            return Fit(**torch.load(done, weights_only=True), oracle=None)
+            found = Fit(**torch.load(done, weights_only=True), oracle=None)
+            tell(number, found.iterations, found.x)
+            return found
         y, operator = self._part(number)
         begin = lambda: start(  # noqa: E731
             self.choice.genome, y, operator, self.recipe, seed=self.seed, device=self.device
@@ -119,8 +136,11 @@ class Work:
     def answer(self, answers: dict[int, Tensor]) -> Tensor:
         """What the tiles' networks gave, by number, as one picture (1, C, H, W); where one is missing, the
         observation."""
-        parts = [answers.get(number, tile.of(self.observed)) for number, tile in enumerate(self.tiles)]
-        return join(self.tiles, parts, self.height, self.width)
+        numbers = range(len(self.tiles))
+        if missing := [number for number in numbers if number not in answers]:
+            observed = self.observed  # once: it may have to be enlarged
+            answers = answers | {number: self.tiles[number].of(observed) for number in missing}
+        return join(self.tiles, [answers[number] for number in numbers], self.height, self.width)
 
     def picture(self, x: Tensor) -> Tensor:
         """The picture to deliver, of an answer: pixels that a mask knows stay as they were."""
@@ -136,6 +156,10 @@ class Work:
 
     def agreement(self, x: Tensor, number: int | None = None) -> float:
         """How well a picture explains the observation, or that of a tile, in dB: no PSNR, which needs the clean
-        one."""
+        one. Tiles that are not fitted do not count."""
         y, operator = (self.y, self.operator) if number is None else self._part(number)
-        return from_mse(float((operator(x) - y).square().mean()))
+        errors = (operator(x) - y).square()
+        if number is None and len(self.fitted) < len(self.tiles):
+            parts = [self.tiles[number].of(errors) for number in self.fitted]
+            return from_mse(float(torch.cat([each.flatten() for each in parts]).mean()))
+        return from_mse(float(errors.mean()))
