@@ -122,7 +122,6 @@ def fetch(
         url = dataset.url + entry.source
         try:
             inside.mkdir(parents=True, exist_ok=True)
-            (inside / file).unlink(missing_ok=True)
             _retrieve(pooch, url, f"sha256:{entry.sha256}", file, inside)
         except ValueError:
             raise DipsearchError(f"{url}: not the published file (its SHA-256 differs)") from None

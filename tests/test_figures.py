@@ -15,7 +15,6 @@ from dipsearch.fitting.recipe import Recipe
 from dipsearch.frames import frame, iterations, read_strip, write_strip
 from dipsearch.image import read
 from dipsearch.network.build import build
-from dipsearch.network.inputs import network_input
 from dipsearch.operator import Mask
 from dipsearch.reproduce.comparison import traces
 from dipsearch.reproduce.figures import FIGURES, RATES, Scene, figure_named, progress, scene
@@ -66,6 +65,14 @@ def test_a_slice_of_time_goes_on_where_it_ended(tmp_path):
     assert all(torch.equal(sliced.frames[at], whole.frames[at]) for at in whole.frames)
 
 
+def test_the_mean_of_several_fits_is_watched_as_one(tmp_path):
+    several = trace(recipe={"ensemble": 2})
+    watched = watch(several, tmp_path, device="cpu")
+    expected = fit(GENOME, Y, recipe=several.recipe, device="cpu").x
+    assert len(watched.losses) == 35 and torch.equal(watched.frames[35], expected)
+    assert not torch.equal(expected, watch(trace(), tmp_path, device="cpu").frames[35])
+
+
 # Figures
 
 
@@ -83,15 +90,34 @@ def test_a_figure_is_drawn(name, tmp_path, capsys):
     assert "<svg" in (tmp_path / "again.svg").read_text()
 
 
+def test_a_fit_that_fails_is_left_out_of_its_figure(tmp_path, monkeypatch, capsys):
+    def failing(trace, folder, **options):
+        if trace.label == "learning rate 0.1" or everything:
+            raise Diverged("rolled back 20 times")
+        return watch(trace, folder, **options)
+
+    drawn, everything = [], False
+    monkeypatch.setattr("dipsearch.reproduce.trace.watch", failing)
+    monkeypatch.setattr("dipsearch.report.panels.draw_cells", lambda rows, path: drawn.extend(rows))
+    given = ["figure", "learning-rates", "--size", "32", "--share", "0.001", "--out", str(tmp_path)]
+    assert main(given) == 1
+    (cells,) = drawn
+    assert len(cells) == 2 + len(RATES) - 1
+    assert "failed: learning rate 0.1: rolled back 20 times" in capsys.readouterr().err
+    everything = True
+    assert main(given) == 1
+    assert len(drawn) == 1
+
+
 def test_the_untrained_are_untrained():
     traces = FIGURES["samples"].traces(scene(FIGURES["samples"], size=32), 1)
     first = traces[0]
     net = build(first.genome, 3, seed=seed_of(0, "weights")).train()
-    z = network_input(first.genome, *net.size_rule.padded(32, 32), torch.Generator().manual_seed(seed_of(0, "z")))
-    expected = net(z)[..., :32, :32]
-    answer = fit(first.genome, first.y, recipe=first.recipe, device="cpu", precision="float32").x
-    torch.testing.assert_close(answer, expected.detach(), atol=1e-4, rtol=1e-3)
+    answer = fit(first.genome, first.y, recipe=first.recipe, device="cpu", precision="float32", guide=first.guide).x
+    torch.testing.assert_close(answer, net(first.guide).detach(), atol=1e-4, rtol=1e-3)
     assert len(traces) == 15 and {each.seed for each in traces} == {0, 1, 2}
+    assert all(torch.equal(each.guide, first.guide) for each in traces)  # of one z, as in the paper
+    assert 0.09 < first.guide.max() < 0.1 and first.guide.min() >= 0
 
 
 def test_the_published_budgets():
@@ -293,6 +319,7 @@ def test_a_comparison_is_that_of_its_task():
         (["--task", "denoise", "dip-denoise", "-o", "x.gif"], "a picture ends in"),
         (["--task", "denoise", "dip-denoise", "--follow", "network=code"], "for a published table"),
         (["--table", "region-library", "--task", "denoise"], "which pictures?"),
+        (["--task", "denoise", "dip-denoise", "--preset", "sgld", "--iterations", "20"], "burn"),
         (["--table", "region-library", "--follow", "network"], "NAME=paper"),
         (["--table", "region-library", "--follow", "network=book"], "book"),
     ],

@@ -1,5 +1,7 @@
 """Published tables: their protocols, the numbers beside them, and running one."""
 
+from dataclasses import replace
+
 import pytest
 from fits import TINY
 from studies import write
@@ -22,6 +24,7 @@ from dipsearch.reproduce.table import SCALES, SIDES, load_table, plan
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.rerun import Rerun
+from dipsearch.task import load_task
 
 load_yaml = catalog.read_yaml
 TABLES = list(catalog.names("tables"))
@@ -216,6 +219,31 @@ def test_rows_say_what_their_fits_were(toy, tmp_path):
     assert work.missing == []
     text = FORMATS["md"](outcome(planned, work))
     assert "Mark of tiny: 50 %." in text or "Mark of tiny: 100 %." in text
+
+
+def test_the_end_of_the_budget_is_known_where_a_fit_reached_it():
+    run = {"genome_key": "x", "stop_reason": "budget", "psnr": 1.0, "final_psnr": 2.0, "raw_psnr": 3.0}
+    assert (outcomes._final(run, raw=False), outcomes._final(run, raw=True)) == (2, 3)
+    for stopped in ("held-out", "budget, held-out"):
+        assert outcomes._final(run | {"stop_reason": stopped}, raw=False) is None
+    assert outcomes._final(run | {"genome_key": None, "stop_reason": ""}, raw=False) == 1
+
+
+def test_a_picture_that_a_search_of_the_task_saw_is_told(toy, tmp_path, capsys):
+    planned, work = work_of(toy, tmp_path / "runs")
+    protocol = Protocol(
+        planned.task.model_copy(update={"name": load_task(planned.table.task).name}),
+        planned.effort,
+        "full",
+        "search",
+        planned.task.recipe,
+        "cpu",
+    )
+    protocol.evaluate(work.store, "tiny", work.genomes["tiny"].genome, work.instances[0])
+    assert work.searched_on == []
+    assert replace(work, task=load_task(planned.table.task).name).searched_on == [work.instances[0].image]
+    assert main(["reproduce", str(toy), "--budget", "1s", "--out", str(tmp_path)]) in (0, 3)
+    assert f"warning: {work.instances[0].image} was searched on, too" in capsys.readouterr().err
 
 
 def found_in(folder):

@@ -57,20 +57,20 @@ def figure(
     """Make a figure of the deep image prior's paper again, or one of a run's progress.
 
     Its own picture is shrunk by 2, so that 256 pixels show all of it; another one is not, unless --shrink says so.
-    Its fits are kept under OUT/figures, so the same command goes on after an interruption.
+    Its fits are kept under OUT/figures, so the same command goes on after an interruption. One that fails is left out.
     """
     import time
 
     from dipsearch.cli.terminal import going_on, reporting
-    from dipsearch.error import UsageError
+    from dipsearch.error import FitError, UsageError
     from dipsearch.report.figure import check_picture
     from dipsearch.report.panels import draw_cells, draw_curves, told
     from dipsearch.reproduce.figures import FIGURES, figure_named, progress, scene
-    from dipsearch.reproduce.trace import watch
+    from dipsearch.reproduce.trace import Trace, Watched, watch
 
     if listed or name is None:
-        for each, made in FIGURES.items():
-            click.echo(f"{each:<18}{made.about}")
+        for each, described in FIGURES.items():
+            click.echo(f"{each:<18}{described.about}")
         click.echo(f"{PROGRESS:<18}the averaged output of a stored run over its iterations (--run)")
         if listed:
             return 0
@@ -91,18 +91,26 @@ def figure(
     seen = scene(chosen, picture, shrink, size, guide)
     traces, until = chosen.traces(seen, share), time.monotonic() + budget
     total = sum(trace.recipe.iterations for trace in traces)
-    watched, done = [], 0
+    made: list[tuple[Trace, Watched]] = []
+    failures, done = [], 0
     with reporting() as reporter, going_on(reporter, command):
         for trace in traces:
             tell = lambda at, before=done, label=trace.label: reporter.update(  # noqa: E731
                 before + at, total, f"{label}: iteration {at}"
             )
-            watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
+            try:
+                made.append((trace, watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell)))
+            except FitError as error:
+                failures.append(error)
+                reporter.line(f"failed: {trace.label}: {error}")
             done += trace.recipe.iterations
+    if not made:
+        raise failures[0]
+    traces, watched = [trace for trace, _ in made], [seen for _, seen in made]
     if chosen.cells is None:
         draw_curves(traces, watched, path)
         click.echo(told(traces, watched), nl=False)
     else:
         draw_cells(chosen.cells(seen, traces, watched), path)
     click.echo(f"written: {path}")
-    return 0
+    return 1 if failures else 0

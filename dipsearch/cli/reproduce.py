@@ -76,6 +76,7 @@ def reproduce(
     from dipsearch.run import RunStore
     from dipsearch.search.evaluation import Protocol
     from dipsearch.search.rerun import Rerun
+    from dipsearch.task import load_task
 
     if listed or not tables:
         for name in catalog.names("tables"):
@@ -104,7 +105,8 @@ def reproduce(
     with where() as executor:
         for each in planned:
             protocol = Protocol(each.task, each.effort, scale, "reproduce", each.task.recipe, device)
-            work = Rerun(protocol, each.candidates, RunStore(out / "runs"), seed, each.effort.seeds, part, executor)
+            store, base = RunStore(out / "runs"), load_task(each.table.task).name
+            work = Rerun(protocol, each.candidates, store, seed, each.effort.seeds, part, executor, base)
             if budget:
                 with reporting() as reporter, going_on(reporter, command):
                     failures += fit_all(reporter, work, command, max(0.0, until - time.monotonic()))

@@ -81,6 +81,11 @@ class Ensemble:
         return torch.stack(averages).mean(0), torch.stack(raws).mean(0)
 
     @property
+    def losses(self) -> list[float]:
+        """As of a `Fitting`; the mean over members."""
+        return [sum(each) / len(each) for each in zip(*(member.losses for member in self.members), strict=True)]
+
+    @property
     def statistic(self) -> float | None:
         """The mean over members of theirs."""
         values = [member.statistic for member in self.members]

@@ -58,18 +58,20 @@ def lines(made: Outcome) -> Iterator[str]:
     for name, side in plan.sides.items():
         yield f"{name} as in the {side} ({table.differences[name].about})."
     yield (
-        "PSNR in dB, means over pictures and seeds: under the stop rule, at the end of the budget (sd over seeds), and "
-        "at the oracle's iteration, which the clean picture picked: never comparable with the others. A published "
-        "number is compared with the own one of its kind, over the same pictures, where its kind is known."
+        "PSNR in dB, means over pictures and seeds: under the stop rule, at the end of the budget (sd over seeds; "
+        "empty where a rule ends fits before it), and at the oracle's iteration, which the clean picture picked among "
+        "those that were made: never comparable with the others. A published number is compared with the own one of "
+        "its kind, over the same pictures, where its kind is known."
     )
     stops = {str(row["stop"]) for row in made.rows.to_dict("records") if row["stop"]}
     for stop in sorted(stops):
         rows = [str(row["row"]) for row in made.rows.to_dict("records") if row["stop"] == stop]
         yield f"Published {STOPS[stop]}: {'; '.join(rows)}."
-    if sources := dict.fromkeys(each.source for each in published() if each.table == table.name):
+    if stops and (sources := dict.fromkeys(each.source for each in published() if each.table == table.name)):
         yield f"Published in: {'; '.join(sources)}."
+    lacking = {str(row["row"]) for row in made.rows.to_dict("records") if row["fits"] < row["of"]}
     for name in plan.task.baselines:
-        if not available(name):
+        if name in lacking and not available(name):
             yield f"{name} was left out: its package is not installed (pip install 'dipsearch[{name}]')."
     for machine in made.machines:
         yield f"Made on {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}."

@@ -2,6 +2,7 @@
 
 import torch
 
+from dipsearch import catalog
 from dipsearch.error import FitError
 from dipsearch.metric import psnr
 from dipsearch.reproduce.figures import Cell
@@ -14,11 +15,12 @@ from dipsearch.task import Observation
 def traces(protocol: Protocol, candidates: dict[str, Candidate], instance: Observation) -> list[Trace]:
     """The fits of a row: each genome on one observation, to the end of its budget.
 
-    A genome brings its own values of the recipe.
+    A genome brings its own values of the recipe; UsageError where they do not fit together with the others.
     """
     made = []
     for name, candidate in candidates.items():
-        recipe = protocol.changed({**candidate.changes, "stop": "fixed"}).recipe
+        changes = {**candidate.changes, "stop": "fixed"}
+        recipe = catalog.validate(f"{name}: recipe", protocol.changed, changes).recipe
         made.append(
             Trace(
                 name,

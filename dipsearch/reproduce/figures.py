@@ -12,7 +12,7 @@ from torch import Tensor
 from dipsearch.error import UsageError, unknown
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.frames import read_strip
-from dipsearch.genome import Genome, Hourglass, load_genome, parse_genome
+from dipsearch.genome import Genome, GuideInput, Hourglass, load_genome, parse_genome
 from dipsearch.image import Cut, read
 from dipsearch.metric import psnr
 from dipsearch.operator import Mask, NoiseOptions, gaussian, jpeg
@@ -123,16 +123,18 @@ def _targets(scene: Scene, share: float) -> list[Trace]:
     return [Trace(label, load_genome("dip-jpeg"), y, recipe) for label, y in targets.items()]
 
 
-# Samples from the prior: what untrained networks give
+# Samples from the prior: what untrained networks give to one z, their weights drawn again and again
 
 
 def _untrained(scene: Scene, share: float) -> list[Trace]:
-    genomes = {f"hourglass-{depth}": Hourglass(depth=depth, channels_skip=0) for depth in (1, 3, 5)} | {
-        f"skip-5, {name}": Hourglass(depth=5, upsample=name) for name in ("bilinear", "nearest")
+    given = GuideInput(channels=32)
+    genomes = {f"hourglass-{depth}": Hourglass(depth=depth, channels_skip=0, input=given) for depth in (1, 3, 5)} | {
+        f"skip-5, {name}": Hourglass(depth=5, upsample=name, input=given) for name in ("bilinear", "nearest")
     }
     recipe = Recipe(iterations=1, averaging=0, input_noise=0)  # the first output is the untrained network's
+    z = torch.rand((1, 32, *scene.x.shape[-2:]), generator=torch.Generator().manual_seed(seed_of(0, "samples"))) * 0.1
     return [
-        Trace(label, genome, torch.zeros_like(scene.x), recipe, at=(1,), seed=seed)
+        Trace(label, genome, torch.zeros_like(scene.x), recipe, at=(1,), guide=z, seed=seed)
         for label, genome in genomes.items()
         for seed in range(3)
     ]

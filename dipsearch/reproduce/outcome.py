@@ -21,10 +21,10 @@ class Outcome:
     """A table with its own numbers; PSNR in dB, means over seeds, then over pictures.
 
     Columns of `rows`: `row`; `stopped`, `fixed`, `oracle`: PSNR of the answer under the stopping rule, of the
-    (averaged) output at the end of the budget, of the best iteration that the clean picture could pick; `sd` of
-    `fixed`, over the seeds that have every picture of the row, of the mean over pictures; `ssim`, `seconds`, `gflop`;
-    `fits` and `of` how many; `published`, how its iteration was chosen (`stop`), and, where that is known, the
-    `difference` of the own number of that kind over the same pictures.
+    (averaged) output at the end of the budget (none where a fit stopped before), of the best iteration that the clean
+    picture could pick; `sd` of `fixed`, over the seeds that have every picture of the row, of the mean over pictures;
+    `ssim`, `seconds`, `gflop`; `fits` and `of` how many; `published`, how its iteration was chosen (`stop`), and, where
+    that is known, the `difference` of the own number of that kind over the same pictures.
     """
 
     plan: Plan
@@ -55,7 +55,7 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
             "picture": [picture_of(str(run["image"])) for run in good],
             "seed": [run["repeat"] for run in good],
             "stopped": [None if raw else run["psnr"] for run in good],
-            "fixed": [run["raw_psnr"] if raw else _final(run) for run in good],
+            "fixed": [_final(run, raw=raw) for run in good],
             "oracle": [None if raw else run["oracle_psnr"] for run in good],
             "ssim": [None if raw else run["ssim"] for run in good],
             "seconds": [run["seconds"] for run in good],
@@ -95,9 +95,12 @@ def _beside(said: dict[str, Published], frame: pd.DataFrame, *, whole: bool) -> 
     return told
 
 
-def _final(run: dict[str, Any]) -> float | None:
-    """At the end of the budget; a baseline has no iterations."""
-    value: float | None = run["psnr"] if run["genome_key"] is None else run["final_psnr"]
+def _final(run: dict[str, Any], *, raw: bool) -> float | None:
+    """At the end of the budget, None where a fit stopped before it; a baseline has no iterations."""
+    if run["genome_key"] is None:
+        return float(run["psnr"])
+    ended = run["stop_reason"] == "budget"
+    value: float | None = run["raw_psnr" if raw else "final_psnr"] if ended else None
     return value
 
 

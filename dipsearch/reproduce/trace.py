@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from dipsearch.atomic import write_atomically
 from dipsearch.error import Paused
+from dipsearch.fitting.engine import start
+from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import Fitting
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
@@ -27,7 +29,7 @@ class Trace:
         label: for people.
         genome: the network.
         y: the observation, (1, C, h, w).
-        recipe: how it is run; one fit, to the end of its budget.
+        recipe: how it is run, to the end of its budget.
         operator: A.
         at: iterations whose pictures are kept: multiples of 10, or the last.
         truth: the clean picture, if there is one to compare with.
@@ -98,7 +100,14 @@ def watch(
     return Watched(**seen)
 
 
-def _begin(trace: Trace, device: str) -> Fitting:
-    return Fitting(
-        trace.genome, trace.y, trace.operator, trace.recipe, trace.seed, device, truth=trace.truth, guide=trace.guide
+def _begin(trace: Trace, device: str) -> Fitting | Ensemble:
+    return start(
+        trace.genome,
+        trace.y,
+        trace.operator,
+        trace.recipe,
+        seed=trace.seed,
+        device=device,
+        truth=trace.truth,
+        guide=trace.guide,
     )

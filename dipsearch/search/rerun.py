@@ -46,6 +46,7 @@ class Rerun:
         seeds: repeats of each picture.
         part: which of how many parts of the fits, every so many-th, this process makes.
         executor: where fits run.
+        task: whose searches are asked which pictures they saw; by default the protocol's.
     """
 
     protocol: Protocol
@@ -55,6 +56,7 @@ class Rerun:
     seeds: int
     part: tuple[int, int] = (0, 1)
     executor: Executor = HERE
+    task: str = ""
     instances: list[Observation] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +71,7 @@ class Rerun:
     @property
     def searched_on(self) -> list[str]:
         """Evaluation pictures that a search of this task has seen: what they show is no evidence."""
-        runs, _ = self.store.load(self.protocol.task.name)
+        runs, _ = self.store.load(self.task or self.protocol.task.name)
         seen = [run for run in runs if run["purpose"] == "search"]
         names, digests = {normal(run["image"]) for run in seen}, {run["digest"] for run in seen}
         return sorted({i.image for i in self.instances if normal(i.image) in names or i.digest in digests})
