@@ -118,6 +118,18 @@ def test_a_folder_of_ones_own_is_used_and_checked(served, tmp_path):
     assert served.asked == ["1.png"] and read("toy-set:b").shape == (1, 3, 20, 24)
 
 
+def test_a_wrong_file_stays_until_the_right_one_is_there(served, tmp_path):
+    own = tmp_path / "own" / "toy-set"
+    own.mkdir(parents=True)
+    (own / "b.png").write_bytes(b"mine")
+    served.gone_after = 1
+    assert main(["data", "fetch", "toy-set", "--data-dir", str(own.parent)]) == 1
+    assert (own / "b.png").read_bytes() == b"mine"
+    served.gone_after = None
+    assert main(["data", "fetch", "toy-set", "--data-dir", str(own.parent)]) == 0
+    assert (own / "b.png").read_bytes() == (served.folder / "1.png").read_bytes()
+
+
 def test_the_hint_names_the_folder_that_was_asked_for(served, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=rf"run: dipsearch data fetch toy-set --data-dir {tmp_path}/data"):
         read("toy-set:a")

@@ -481,4 +481,4 @@ def test_every_table_has_its_pictures(name):
     planned = plan(load_table(name))
     protocol = Protocol(planned.task, planned.effort, "full", "reproduce", planned.task.recipe)
     for instance in protocol.observe(list(planned.task.images.evaluation), seed=0, repeats=1):
-        assert min(instance.shape[1:]) >= 96
+        assert min(instance.shape[1:]) >= 64

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dipsearch.cli import main
+from dipsearch.dataset import data_folder, load_dataset, missing
+from dipsearch.reproduce.table import load_table
 
 RESULTS = Path(__file__).parents[1] / "results"
 ROW = re.compile(r"^\| (`.+?`) \| (.+) \|$", re.MULTILINE)
@@ -46,4 +48,29 @@ def test_every_command_is_one(pattern: str, told: str) -> None:
     for words in programs:
         assert words[:2] in (["python", "-m"], ["make", "demo"]) or words[0] == "dipsearch", words
         if words[0] == "dipsearch":
-            assert main([*words[1:], "--help"]) == 0, words  # which parses every option
+            assert main([*words[1:], "--help"]) == 0, words  # which knows every option
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the committed runs."""
+    folder = tmp_path_factory.mktemp("merged")
+    assert main(["runs", "merge", str(RESULTS / "tables" / "runs.tar.xz"), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [(name, told) for name, told in listed().items() if told.startswith("`dipsearch reproduce")]
+)
+def test_a_reproduced_table_is_what_its_command_makes_of_the_committed_runs(
+    merged: Path, tmp_path: Path, name: str, told: str
+) -> None:
+    (words,) = (shlex.split(command) for command in re.findall(r"`(.+?)`", told))
+    table = load_table(words[2])
+    sets = {image.split(":")[0] for image in table.images if not image.startswith("skimage:")}
+    if any(missing(load_dataset(each), data_folder()) for each in sets):
+        pytest.skip(f"the pictures of {', '.join(sets)} are not here")
+    assert words[-2:] == ["-o", f"results/{name}"]
+    made = tmp_path / "made.md"
+    assert main([*words[1:-1], str(made), "--budget", "0", "--out", str(merged)]) == 0
+    assert made.read_text(encoding="utf-8") == (RESULTS / name).read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ class Outcome:
     """A table with its own numbers; PSNR in dB, means over seeds, then over pictures.
 
     Columns of `rows`: `row`; `stopped`, `fixed`, `oracle`: PSNR of the answer under the stopping rule, of the
-    (averaged) output at the end of the budget (none where a fit stopped before), of the best iteration that the clean
+    (averaged) output at the end of the budget (none where one stopped before), of the best iteration that the clean
     picture could pick; `sd` of `fixed`, over the seeds that have every picture of the row, of the mean over pictures;
     `ssim`, `seconds`, `gflop`; `fits` and `of` how many; `published`, how its iteration was chosen (`stop`), and, where
     that is known, the `difference` of the own number of that kind over the same pictures.
@@ -50,12 +50,13 @@ def outcome(plan: Plan, work: Rerun) -> Outcome:
 
 def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool = False) -> dict[str, Any]:
     good = [run for run in runs if run["status"] == OK]
+    ends = [_final(run, raw=raw) for run in good]
     frame = pd.DataFrame(
         {
             "picture": [picture_of(str(run["image"])) for run in good],
             "seed": [run["repeat"] for run in good],
             "stopped": [None if raw else run["psnr"] for run in good],
-            "fixed": [_final(run, raw=raw) for run in good],
+            "fixed": [None] * len(good) if None in ends else ends,  # a mean over some would be of other pictures
             "oracle": [None if raw else run["oracle_psnr"] for run in good],
             "ssim": [None if raw else run["ssim"] for run in good],
             "seconds": [run["seconds"] for run in good],
