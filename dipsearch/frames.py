@@ -44,7 +44,9 @@ def read_strip(path: Path, run: dict[str, Any]) -> dict[int, Tensor]:
         with Image.open(strip) as opened:
             pixels = np.asarray(opened, dtype=np.float32) / 255
     except FileNotFoundError:
-        raise UsageError(f"{path}: this run has no progress frames; re-runs and reproduced tables keep them") from None
+        raise UsageError(
+            f"{path}: this run has no progress frames; re-runs and reproduced tables keep them where they are made"
+        ) from None
     except OSError as error:
         raise UsageError(f"{strip}: not a readable picture: {error}") from None
     if pixels.shape[1] % len(at):

@@ -60,7 +60,10 @@ def genome_for(
 
     Raises:
         DipsearchError: no genome could be fitted.
+        UsageError: a path that is no UTF-8.
     """
+    if str(folder) != str(folder).encode(errors="replace").decode():
+        raise UsageError("--genome auto keeps runs by their names, and this one is no UTF-8; rename it")
     file = folder / "genome.yaml"
     if file.exists():
         return file
