@@ -63,7 +63,7 @@ def named(*inputs, **options):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-def test_a_name_need_not_be_utf_8(here, capsys):
+def test_a_name_need_not_be_utf_8(here, capfd):
     save(here / "in" / os.fsdecode(b"a\xe9.png"), pixels(20, 24))
     save(here / "in/b.png", pixels(20, 24))
     restored("in")
@@ -72,7 +72,7 @@ def test_a_name_need_not_be_utf_8(here, capsys):
     restored("in", "--resume")
     (here / "in/b.png").unlink()
     assert main(["restore", "denoise", "in", "-o", "searched", "--genome", "auto"]) == 1
-    assert "this one is no UTF-8" in capsys.readouterr().err
+    assert "this one is no UTF-8" in capfd.readouterr().err
 
 
 def test_results_are_called_as_their_pictures(here):
