@@ -662,23 +662,21 @@ def test_a_batch_that_is_killed_goes_on(here):
     for number in range(3):
         save(here / f"in/{number}.png", pixels(24, 24, seed=number))
     quick = ["--genome", "./tiny.yaml", "--iterations", "400", "--device", "cpu", "--precision", "float32"]
-    words = [sys.executable, str(ROOT / "cli.py"), "restore", "denoise", "in", *quick]
+    words = [sys.executable, str(ROOT / "cli.py"), "restore", "denoise", "in", *quick, "--preview-every", "0.001"]
     assert subprocess.run([*words, "-o", "whole"], check=False).returncode == 0
-    kills = 0
-    while True:
+    done = {}
+    for sign in ("1.png.unfinished/preview.png", "1.png.json"):  # within a fit, and just after one
         process = subprocess.Popen([*words, "--resume"])
-        time.sleep(0.2)
-        started = time.monotonic()
-        done = len(list(here.glob("restored/*.json")))
-        while process.poll() is None and time.monotonic() - started < 60:
-            if len(list(here.glob("restored/*.json"))) > done and kills < 2:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                break
+        deadline = time.monotonic() + 60
+        while not (here / "restored" / sign).exists():
+            assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.01)
-        if process.wait() == 0:
-            break
-    assert kills >= 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        done |= {path: path.stat().st_mtime_ns for path in here.glob("restored/*.json") if path not in done}
+    assert {"0.png.json", "1.png.json"} <= {path.name for path in done}
+    assert subprocess.run([*words, "--resume"], check=False).returncode == 0
+    assert all(path.stat().st_mtime_ns == at for path, at in done.items())  # nothing is done twice
     for number in range(3):
         assert np.array_equal(read(here / f"restored/{number}.png"), read(here / f"whole/{number}.png"))
     assert not [path for path in (here / "restored").iterdir() if path.suffix not in (".png", ".json")]
