@@ -19,9 +19,10 @@ SHOW_EVERY = 100  # iterations between the original's looks at whether it has to
 class PaperLoop:
     """float32, contiguous, eager; Adam; three PSNRs on the host in every iteration; falls back by 5 dB.
 
-    Network, weights, z and noise are drawn as the engine draws them, so that a seed means the same fit. One
-    thing differs from the original: the decay of the averaged output starts low, as the engine's does
-    (`dipsearch.fitting.averaging`), so that what is compared is the arithmetic.
+    Network, weights, z and noise are drawn as the engine draws them, so that a seed means the same fit. Two
+    things differ from the original: the decay of the averaged output starts low, as the engine's does
+    (`dipsearch.fitting.averaging`), so that what is compared is the arithmetic; and it looks whether to fall back at
+    every hundredth iteration, where the notebook does so at all the others.
 
     Source: Ulyanov et al., *Deep Image Prior* (IJCV 2020), the released denoising notebook.
     """

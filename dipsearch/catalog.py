@@ -19,6 +19,7 @@ from dipsearch.error import UsageError, unknown
 
 LONGEST_FILE = 256 * 1024  # bytes; the longest built-in file has a few thousand
 Parsed = TypeVar("Parsed")
+Name = str | os.PathLike[str]  # of a built-in file, or the path of one
 
 # kind -> where its built-in files stand in a checkout, relative to the root; in a wheel: dipsearch/data/KIND
 FOLDERS = {
@@ -51,8 +52,9 @@ def names(kind: str) -> dict[str, Traversable]:
     return dict(sorted(found.items()))
 
 
-def locate(kind: str, name: str) -> Traversable:
+def locate(kind: str, name: Name) -> Traversable:
     """The file behind a name or path; UsageError names the choices."""
+    name = os.fspath(name)
     if os.sep in name or "/" in name or name.endswith((".yaml", ".yml")):
         return Path(name)
     found = names(kind)
@@ -61,7 +63,7 @@ def locate(kind: str, name: str) -> Traversable:
     return found[name]
 
 
-def load(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
+def load(kind: str, name: Name, parse: Callable[[Any], Parsed]) -> Parsed:
     """Read the file behind a name or path and parse it; an error is one line that names file, line and key."""
     file = locate(kind, name)
     data = read_yaml(file)
@@ -72,7 +74,7 @@ def load(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
         raise UsageError(f"{file}, line {_line_of(file, key)}: {describe(error)}") from None
 
 
-def load_named(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
+def load_named(kind: str, name: Name, parse: Callable[[Any], Parsed]) -> Parsed:
     """As `load`, for what is called as its file is: the parser is given that name as `name`."""
     file = locate(kind, name)
 
@@ -85,7 +87,7 @@ def load_named(kind: str, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
     return load(kind, name, parse_with_name)
 
 
-def stem(kind: str, name: str) -> str:
+def stem(kind: str, name: Name) -> str:
     """The name of the file behind a name or path, without its extension."""
     return locate(kind, name).name.removesuffix(".yaml").removesuffix(".yml")
 

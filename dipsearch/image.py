@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dipsearch import dataset
 from dipsearch.atomic import write_atomically
+from dipsearch.catalog import Name
 from dipsearch.error import UsageError
 from dipsearch.network.size import centre_crop
 from dipsearch.photo import EXTENSIONS as EXTENSIONS
@@ -54,9 +55,10 @@ def normal(name: str) -> str:
     return name if has_name(name) else os.path.normpath(name)
 
 
-def locate(name: str) -> Path:
+def locate(name: Name) -> Path:
     """The file of a picture: a path, `skimage:NAME` for one that scikit-image carries inside its wheel, or
     `SET:NAME` for one of a data set."""
+    name = os.fspath(name)
     if dataset.is_data(name):
         return dataset.locate(name)
     if not name.startswith(SKIMAGE):
@@ -72,7 +74,7 @@ def locate(name: str) -> Path:
     return found[stem]
 
 
-def read(name: str, *, grey: bool = False) -> Tensor:
+def read(name: Name, *, grey: bool = False) -> Tensor:
     """Read a picture as (1, 3, H, W) or, with `grey`, (1, 1, H, W), float32 in [0, 1].
 
     8-bit and 16-bit pictures of any mode but CMYK. Transparency is dropped. UsageError names the file where it

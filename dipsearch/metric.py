@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dipsearch.error import UsageError, unknown
 from dipsearch.image import GREY_WEIGHTS
 
 BEST = 100.0  # dB, reported for identical pictures: JSON has no infinity
@@ -40,11 +41,25 @@ PROTOCOLS: dict[str, Protocol] = {
 }
 
 
+def _views(x: Tensor, truth: Tensor, protocol: str) -> tuple[Tensor, Tensor]:
+    """What of two pictures counts; UsageError where they cannot be compared so."""
+    if protocol not in PROTOCOLS:
+        raise UsageError(unknown("metric", protocol, PROTOCOLS))
+    if x.shape != truth.shape or x.ndim != 4:
+        raise UsageError(f"pictures to compare are (1, C, H, W) alike, got {tuple(x.shape)} and {tuple(truth.shape)}")
+    a, b = (PROTOCOLS[protocol].view(each.detach().cpu()) for each in (x, truth))
+    if not a.numel():
+        raise UsageError(f"metric {protocol}: nothing is left of {x.shape[-1]}x{x.shape[-2]} pixels within its border")
+    return a, b
+
+
 def psnr(x: Tensor, truth: Tensor, protocol: str = "rgb") -> float:
-    """Peak signal-to-noise ratio in dB with a peak of 1; 100 for identical pictures."""
-    view = PROTOCOLS[protocol].view
-    difference = view(x.detach().cpu().double()) - view(truth.detach().cpu().double())
-    return from_mse(float(difference.square().mean()))
+    """Peak signal-to-noise ratio in dB with a peak of 1; 100 for identical pictures.
+
+    UsageError where shapes differ, a picture is too small, or the protocol is not known.
+    """
+    a, b = _views(x.double(), truth.double(), protocol)
+    return from_mse(float((a - b).square().mean()))
 
 
 def from_mse(mse: float) -> float:
@@ -53,11 +68,10 @@ def from_mse(mse: float) -> float:
 
 
 def ssim(x: Tensor, truth: Tensor, protocol: str = "rgb") -> float:
-    """Mean structural similarity, Gaussian window of sigma 1.5 (Wang et al., 2004)."""
+    """Mean structural similarity, Gaussian window of sigma 1.5 (Wang et al., 2004). UsageError as of `psnr`."""
     from skimage.metrics import structural_similarity
 
-    view = PROTOCOLS[protocol].view
-    a, b = (view(picture).detach().cpu().float()[0].numpy() for picture in (x, truth))
+    a, b = (view.float()[0].numpy() for view in _views(x, truth, protocol))
     return float(
         structural_similarity(
             a, b, channel_axis=0, data_range=1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False

@@ -30,6 +30,12 @@ def restored_size(y: Tensor, operator: Callable[[Tensor], Tensor] | None) -> tup
     return y.shape[-2] * factor, y.shape[-1] * factor
 
 
+def noiseless(operator: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A of a physics of deepinv, whose own call adds noise, that may not even have a gradient; others as they are."""
+    alone = getattr(operator, "A", None)
+    return alone if hasattr(operator, "noise_model") and callable(alone) else operator
+
+
 class Identity(nn.Module):
     """A(x) = x: denoising, and blind restoration."""
 
@@ -54,6 +60,17 @@ class Mask(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """NCHW of the mask's height and width to the same, with zeros in the holes."""
         return x * self.known.to(x.dtype)
+
+    def observed(self, y: Tensor) -> Tensor:
+        """y with zeros in the holes, whatever stands there. UsageError where the mask says nothing of y."""
+        if self.known.shape[-2:] != y.shape[-2:]:
+            sizes = " and ".join(f"{shape[-1]}x{shape[-2]}" for shape in (self.known.shape, y.shape))
+            raise UsageError(f"the mask and the picture differ in size: {sizes}")
+        if not ((self.known == 0) | (self.known == 1)).all():
+            raise UsageError("a mask is 1 where a pixel is known, and 0 where it is a hole")
+        if not self.known.any():
+            raise UsageError("the mask leaves no pixel known")
+        return self.filled(y, torch.zeros((), dtype=y.dtype, device=y.device))
 
     def filled(self, y: Tensor, x: Tensor) -> Tensor:
         """y where it is known, and x in the holes."""

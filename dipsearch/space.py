@@ -257,6 +257,6 @@ def _random(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 (nothing here is a secret)
 
 
-def load_space(name: str) -> Space:
+def load_space(name: catalog.Name) -> Space:
     """Load a space by the name of a built-in one or by the path of a YAML file; UsageError says what is wrong."""
     return catalog.load_named("search_spaces", name, Space.model_validate)

@@ -210,7 +210,7 @@ class Task(Part):
         return 1 if PROTOCOLS[self.metric].grey else 3
 
 
-def load_task(name: str) -> Task:
+def load_task(name: catalog.Name) -> Task:
     """Load a task by the name of a built-in one or by the path of a YAML file; UsageError says what is wrong."""
     return catalog.load_named("tasks", name, Task.model_validate)
 

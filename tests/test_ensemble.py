@@ -103,3 +103,8 @@ def test_the_seconds_are_those_of_all_members():
     both = fitting_of(kind=Ensemble, ensemble=2)
     both.advance()
     assert both.seconds == sum(each.seconds for each in both.members) > 0
+
+
+def test_a_time_limit_is_shared_by_the_members():
+    several = start(GENOME, picture(), Identity(), Recipe(ensemble=4, precision="float32", time_limit=8), device="cpu")
+    assert [member.recipe.time_limit for member in several.members] == [2] * 4 and several.recipe.time_limit == 8

@@ -562,3 +562,12 @@ def test_other_floating_point_numbers_than_float32_are_taken():
     single = run(iterations=10)
     assert torch.equal(run(y=picture().double(), iterations=10).x, single.x)
     assert run(operator=lambda x: x.double(), iterations=10).x.dtype == torch.float32
+
+
+def test_held_out_values_that_never_counted_are_no_number():
+    assert run(iterations=20, stop="held-out", warm_up=100).held_out is None
+
+
+def test_a_mask_of_another_size_is_an_error():
+    with pytest.raises(UsageError, match="the mask and the picture differ in size"):
+        run(operator=Mask(torch.ones(1, 1, 8, 8)))

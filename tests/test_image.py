@@ -226,7 +226,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "truncated-jpeg": ("a.jpg", lambda: encoded(Image.fromarray(RANDOM), "JPEG")[:1500], "truncated"),
     "low": ("a.png", lambda: encoded(Image.new("L", (64, SMALLEST - 1)), "PNG"), "64x15 is too small"),
     "narrow": ("a.png", lambda: encoded(Image.new("L", (SMALLEST - 1, 64)), "PNG"), "15x64 is too small"),
-    "25-megapixels": ("a.png", lambda: png(5000, 5000, 8, 0, b""), "5000x5000"),
+    "26-megapixels": ("a.png", lambda: png(5100, 5100, 8, 0, b""), "5100x5100"),
     "100-megapixels": ("a.png", lambda: png(10000, 10000, 8, 0, b""), ""),
     "400-megapixels": ("a.png", lambda: png(20000, 20000, 8, 0, b""), ""),
 }

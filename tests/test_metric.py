@@ -8,6 +8,7 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from dipsearch.error import UsageError
 from dipsearch.metric import BEST, PROTOCOLS, from_mse, psnr, ssim
 
 RANGE = 219 / 255  # of Y in 16…235, over 255
@@ -210,3 +211,22 @@ def test_from_mse_of_nothing_finite_is_never_a_good_score() -> None:
 def test_psnr_is_from_mse() -> None:
     x, truth = pair(3)
     assert psnr(x, truth) == pytest.approx(from_mse(float(((x - truth).double() ** 2).mean())), abs=1e-6)
+
+
+@pytest.mark.parametrize("measure", [psnr, ssim])
+@pytest.mark.parametrize(
+    ("other", "protocol", "message"),
+    [
+        ((1, 1, 40, 48), "rgb", "alike, got"),
+        ((3, 40, 48), "rgb", "alike, got"),
+        ((1, 3, 40, 48), "luma", "unknown metric 'luma'; choose from: gray, rgb, y-border"),
+    ],
+)
+def test_what_cannot_be_compared_is_an_error(measure, other, protocol: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        measure(pair(3)[0], torch.zeros(other), protocol)
+
+
+def test_nothing_within_the_border_is_an_error() -> None:
+    with pytest.raises(UsageError, match="nothing is left of 9x9 pixels"):
+        psnr(torch.zeros(1, 3, 9, 9), torch.zeros(1, 3, 9, 9), "y-border")

@@ -453,3 +453,9 @@ def test_another_seed_makes_other_noise() -> None:
 def test_noise_of_sigma_zero_is_the_identity() -> None:
     clean = torch.rand((1, 3, 16, 16), generator=seeded(1))
     assert torch.equal(gaussian(clean, seeded(2), NoiseOptions(sigma=0)), clean)
+
+
+@pytest.mark.parametrize("factor", [1, 3, 5])
+def test_a_factor_whose_kernel_would_lie_off_is_an_error(factor: int) -> None:
+    with pytest.raises(UsageError, match="even factor"):
+        Downsample(factor)

@@ -17,12 +17,16 @@ from dipsearch.cli import main
 from dipsearch.genome import load_genome
 from dipsearch.image import thumbnail
 from dipsearch.network.build import FAMILIES
+from dipsearch.report.again import command_of
 from dipsearch.report.album import Album
 from dipsearch.report.charts import curve
 from dipsearch.report.drawing import DIAGRAMS, diagram, draw_network
 from dipsearch.report.gather import gather
 from dipsearch.report.html import page
+from dipsearch.reproduce.table import load_table, plan
 from dipsearch.run import RunStore
+from dipsearch.search.evaluation import Protocol
+from dipsearch.task import load_task
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -112,17 +116,50 @@ def test_relatives_say_what_changes_and_what_it_brings(tmp_path):
 
 
 def test_a_run_says_how_it_is_made_again(tmp_path):
+    task = load_task("denoise")
+    effort = task.rerun["quick"]
+
+    def said(protocol, name, **changes):
+        setting = {"protocol": protocol.key, "setting": protocol.setting, "preset": protocol.preset}
+        return command_of(vars(run_of(genome_of(1), name=name, **setting, **changes)))
+
+    def rerun(**settings):
+        return Protocol(task, effort, "quick", "rerun", task.recipe_for(effort.changed(settings)))
+
+    def table(name, sides, precision=None):
+        planned = plan(load_table(name), sides=sides, precision=precision)
+        return Protocol(planned.task, planned.effort, "full", "reproduce", planned.task.recipe)
+
+    mine = {"task": "denoise", "picture": "astronaut", "repeat": 1}
+    again = "dipsearch rerun --task denoise --preset quick"
+    assert said(rerun(), "dip-sr", **mine) == f"{again} --genome dip-sr --seeds 2 --seed 0"
+    assert said(rerun(precision="float32"), "a b", **mine) == (
+        "dipsearch export genome 'a b' --task denoise -o genome.yaml && "
+        f"{again} --precision float32 --genome genome.yaml --seeds 2 --seed 0"
+    )
+    assert said(rerun(iterations=7), "dip-sr", **mine) == ""  # with other options than are looked for
+    assert said(rerun(), "dip-sr", **mine | {"picture": "one"}) == ""  # none of the task's pictures
+    assert said(rerun(), "dip-sr", **mine | {"task": "toy"}) == ""
+    sides = {"low-resolution": "code", "rollback": "code", "input-noise": "paper"}
+    of_table = {"task": "set5-x4", "purpose": "reproduce", "picture": "bird"}
+    assert said(table("set5-x4", sides, "bfloat16"), "DIP", **of_table) == (
+        "dipsearch reproduce set5-x4 --follow low-resolution=code --follow rollback=code --precision bfloat16 "
+        "--picture bird --row DIP --seeds 1 --seed 0"
+    )
+    assert said(table("set5-x4", {}), "NAS-DIP", **of_table) == (
+        "dipsearch reproduce set5-x4 --picture bird --row NAS-DIP --seeds 1 --seed 0"
+    )
+    folder_of_runs(tmp_path)
+    assert {view.command for view in gather(tmp_path, [], 10**6).runs} == {""}  # of a task that nobody has
+
+
+def test_pictures_that_are_called_alike_stand_apart(tmp_path):
     store = RunStore(tmp_path / "runs")
-    save(store, run_of(genome_of(1), repeat=1, name="dip-sr"))
-    save(store, run_of(genome_of(3), repeat=1, name="a b"))
-    save(store, run_of(genome_of(2), task="jpeg", purpose="reproduce", name="DIP", preset="full", picture="f16"))
-    commands = {view.title: view.command for view in gather(tmp_path, [], 10**6).runs}
-    assert commands == {
-        "dip-sr on one, repeat 1": "dipsearch rerun --task toy --preset quick --genome dip-sr --seeds 2 --seed 0",
-        "a b on one, repeat 1": "dipsearch export genome 'a b' --task toy -o genome.yaml && "
-        "dipsearch rerun --task toy --preset quick --genome genome.yaml --seeds 2 --seed 0",
-        "DIP on f16, repeat 0": "dipsearch reproduce jpeg --picture f16 --row DIP --seeds 1 --seed 0",
-    }
+    for psnr, image, digest in ((20.0, "a/1.png", "aaaaaaaa"), (30.0, "b/1.png", "bbbbbbbb"), (40.0, "c/2.png", "c")):
+        save(store, run_of(genome_of(1), image=image, digest=digest, psnr=psnr))
+    (board,) = gather(tmp_path, [], 10**6).tasks[0].boards
+    assert board.by_picture.heads == ["genome", "1.png (aaaaaa)", "1.png (bbbbbb)", "2.png"]
+    assert [cell.word for cell in board.by_picture.rows[0]][1:] == ["20.00", "30.00", "40.00"]
 
 
 @pytest.mark.slow

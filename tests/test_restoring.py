@@ -166,9 +166,8 @@ def test_a_tile_that_holds_nothing_is_told_before_the_work(tmp_path):
         work(tmp_path, torch.zeros(1, 3, 128, 128), Mask(known), side=64)
 
 
-def test_the_time_limit_is_shared_by_all_fits(tmp_path):
+def test_the_time_limit_is_shared_by_the_tiles(tmp_path):
     assert work(tmp_path, picture(70, 150), side=80, time_limit=30).recipe.time_limit == 10
-    assert work(tmp_path, picture(70, 150), side=80, time_limit=30, ensemble=2).recipe.time_limit == 5
 
 
 def test_a_low_resolution_picture_is_enlarged_once(tmp_path, monkeypatch):
@@ -413,6 +412,48 @@ def test_what_is_no_picture_is_an_error(quick, y, message):
     with pytest.raises(UsageError) as error:
         dipsearch.restore(y, **quick)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("stands", [1.0, -9999.0, float("nan")])
+def test_what_stands_in_a_hole_is_not_read(quick, stands):
+    known = (torch.rand(1, 1, 20, 24, generator=seeded()) > 0.3).float()
+    y = picture(20, 24)
+    holes = torch.where(known.bool(), y, torch.tensor(stands))
+    assert torch.equal(
+        dipsearch.restore(holes, Mask(known), **quick), dipsearch.restore(y * known, Mask(known), **quick)
+    )
+
+
+def test_a_genome_is_given_as_one_by_name_or_by_file(quick, tmp_path):
+    y, named = picture(20, 24), {name: value for name, value in quick.items() if name != "genome"}
+    genome = dipsearch.load_genome("denoise-small")
+    file = write(tmp_path / "mine.yaml", genome.data())
+    settings = named | {"iterations": 3, "precision": "float32", "device": "cpu"}
+    made = [dipsearch.restore(y, genome=each, **settings) for each in (genome, str(file), file)]
+    assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
+
+
+def test_the_caller_may_have_gradients_off(quick):
+    y = picture(20, 24)
+    expected = dipsearch.restore(y, **quick)
+    with torch.no_grad():
+        assert torch.equal(dipsearch.restore(y, **quick), expected)
+    with torch.inference_mode():
+        assert torch.equal(dipsearch.restore(y.clone(), **quick), expected)
+
+
+def test_the_noise_of_a_physics_is_left_out(quick):
+    class Physics(nn.Module):
+        noise_model = staticmethod(torch.poisson)
+
+        def A(self, x):
+            return x / 2
+
+        def forward(self, x):
+            return self.noise_model(self.A(x))
+
+    y = picture(20, 24) / 2
+    assert torch.equal(dipsearch.restore(y, Physics(), **quick), dipsearch.restore(y, lambda x: x / 2, **quick))
 
 
 # A search on the picture itself

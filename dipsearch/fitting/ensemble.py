@@ -26,8 +26,8 @@ from dipsearch.seed import seed_of
 class Ensemble:
     """A `Fitting` made of `recipe.ensemble` of them; the first has the seed itself.
 
-    They advance in turn. `current` is the mean of their answers; curve and oracle look at the mean of their averaged
-    outputs.
+    They advance in turn, and share a time limit. `current` is the mean of their answers; curve and oracle look at the
+    mean of their averaged outputs.
     `uncertainty` of the result is the standard deviation over them, value by value.
 
     Source: Ulyanov et al., *Deep Image Prior* (IJCV 2020), Table 1: the mean of two runs adds 0.6 dB.
@@ -46,9 +46,11 @@ class Ensemble:
         callback: Callable[[int, Tensor], None] | None = None,
         **settings: Any,
     ) -> None:
+        limit = recipe.time_limit
+        each_recipe = recipe.model_copy(update={"time_limit": None if limit is None else limit / recipe.ensemble})
         seeds = [seed, *(seed_of(seed, "member", index) for index in range(1, recipe.ensemble))]
         self.members = [
-            Fitting(genome, y, operator, recipe, seed=each, protocol=protocol, **settings) for each in seeds
+            Fitting(genome, y, operator, each_recipe, seed=each, protocol=protocol, **settings) for each in seeds
         ]
         self.recipe, self.truth, self.protocol, self.callback = recipe, truth, protocol, callback
         self.oracle: Oracle | None = None

@@ -1,6 +1,7 @@
 """A fit under way, and what it gives. Prints nothing, writes nothing."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from dipsearch.genome import Genome
 from dipsearch.metric import PROTOCOLS, from_mse, psnr
 from dipsearch.network.build import build
 from dipsearch.network.inputs import network_input
-from dipsearch.operator import restored_size
+from dipsearch.operator import Mask, noiseless, restored_size
 from dipsearch.seed import seed_of
 
 CHECK_EVERY = LOSSES  # iterations between looks at losses, clock and truth
@@ -114,6 +115,8 @@ class Fitting:
             raise UsageError(unknown("metric", self.protocol, PROTOCOLS))
         if self.y.ndim != 4 or self.y.shape[0] != 1:
             raise UsageError(f"an observation is (1, C, H, W), got {tuple(self.y.shape)}")
+        if isinstance(self.operator, Mask):
+            self.y = self.operator.observed(self.y)
         if not torch.isfinite(self.y).all():
             raise UsageError("the observation holds values that are not finite numbers")
         self._shape = self.size or restored_size(self.y, self.operator)
@@ -123,11 +126,11 @@ class Fitting:
             raise UsageError(f"the truth is {tuple(self.truth.shape)}, but the picture is {whole}")
         if self.guide is not None and self.guide.shape[-2:] != self._shape:
             raise UsageError(f"the guide has sides {tuple(self.guide.shape[-2:])}, but the picture {self._shape}")
-        with typed_failures(self.genome):
+        with typed_failures(self.genome), learning():
             operator = self.operator
             if isinstance(operator, nn.Module) and self._device.type != "cpu":
                 operator = copy.deepcopy(operator).to(self._device)  # the caller's own stays where it is
-            self._on_device = (self.y.to(self._device, torch.float32), operator)
+            self._on_device = (self.y.to(self._device, torch.float32, copy=True), noiseless(operator))
             kept = bytes_of(self.recipe, self.y.shape[1] * self._shape[0] * self._shape[1])
             self.plan = plan(
                 self.genome, self._shape, self.y.shape[1], self.recipe.precision, self._device, self._make_step, kept
@@ -181,8 +184,9 @@ class Fitting:
     @property
     def statistic(self) -> float | None:
         """The least value so far of what the stopping rule watches, such as the held-out pixels' mean square error;
-        None where it watches nothing."""
-        return float(self._step.stopper.best) if isinstance(self._step.stopper, Minimum) else None
+        None where it watches nothing, or nothing counted yet."""
+        best = float(self._step.stopper.best) if isinstance(self._step.stopper, Minimum) else math.inf
+        return best if math.isfinite(best) else None
 
     def advance(self, until: int | None = None) -> None:
         """Run to iteration `until`, or to the end. Diverged or OutOfMemory ends the fit for good."""
@@ -196,7 +200,7 @@ class Fitting:
             return False
         with self._timed():
             while self.iteration < target:
-                with interrupts_wait():
+                with interrupts_wait(), learning():
                     self.whole = False
                     self._step()
                     self.iteration += 1
@@ -363,6 +367,13 @@ def advance_together(fittings: Sequence[Fitting], until: int | None = None) -> N
                 failures.append(error)
         if failures:
             raise failures[0]
+
+
+@contextmanager
+def learning() -> Iterator[None]:
+    """With gradients, whatever the caller's mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def refuse_other_format(state: dict[str, Any]) -> None:

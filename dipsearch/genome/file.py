@@ -23,7 +23,7 @@ class GenomeFile(Part):
     genome: AnyGenome
 
 
-def load_genome(name: str) -> Genome:
+def load_genome(name: catalog.Name) -> Genome:
     """Load a genome by the name of a built-in one or by the path of a YAML file.
 
     The file holds a genome's own keys (`family: hourglass`, …), or `genome:` beside `about:` and the like.
@@ -32,7 +32,7 @@ def load_genome(name: str) -> Genome:
     return load_genome_file(name).genome
 
 
-def load_genome_file(name: str) -> GenomeFile:
+def load_genome_file(name: catalog.Name) -> GenomeFile:
     """As `load_genome`, with what the file says about the genome."""
     return catalog.load("genomes", name, _parse_file)
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dipsearch.error import UsageError
+
 
 def lanczos2_kernel(factor: int) -> Tensor:
     """The paper's fixed downsampling kernel: Lanczos with two lobes, half-pixel phase.
@@ -27,13 +29,16 @@ def lanczos2_kernel(factor: int) -> Tensor:
 class Lanczos2(nn.Module):
     """Downsampling by `factor`: edge-replicating padding, then `lanczos2_kernel` with that stride.
 
-    NCHW to NCHW; a side of n pixels becomes n // factor. Linear, without learned weights.
+    NCHW to NCHW; a side of n pixels becomes n // factor. Linear, without learned weights. UsageError where the factor
+    is odd: its kernel has an even number of taps, and would lie half a pixel off.
     """
 
     kernel: Tensor
 
     def __init__(self, factor: int) -> None:
         super().__init__()
+        if factor < 2 or factor % 2:
+            raise UsageError(f"downsampling takes an even factor, such as 2, 4 or 8, not {factor}")
         self.factor = factor
         self.register_buffer("kernel", lanczos2_kernel(factor), persistent=False)
 

@@ -108,6 +108,13 @@ def _oracle(board: Leaderboard) -> Table | None:
 
 def _by_picture(board: Leaderboard) -> Table | None:
     runs = board.runs[board.runs["psnr"].notna()]
+    called = runs.groupby("picture")["digest"].nunique()  # other pictures, in other folders, may be called alike
+    runs = runs.assign(
+        picture=[
+            name if called[name] == 1 else f"{name} ({digest[:6]})"
+            for name, digest in zip(runs["picture"], runs["digest"], strict=True)
+        ]
+    )
     pictures = sorted(set(runs["picture"]))
     if len(pictures) < 2 or len(pictures) > 40:
         return None

@@ -1,7 +1,6 @@
 """Genomes and runs as a report shows them, each on a page of its own."""
 
 import heapq
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import yaml
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from dipsearch import catalog
 from dipsearch.error import UsageError
 from dipsearch.frames import iterations
 from dipsearch.genome import Genome, parse_genome
 from dipsearch.leaderboard import Leaderboard
+from dipsearch.report.again import command_of
 from dipsearch.report.album import Album
 from dipsearch.report.boards import plain
 from dipsearch.report.charts import curve
@@ -199,7 +198,8 @@ def _run(store: RunStore, album: Album, run: dict[str, Any]) -> RunView:
     strip = album.add(path.with_suffix(".frames.png")) if path.with_suffix(".frames.png").exists() else None
     lacking = [kind for kind in ("observation", "restored", "truth") if kind not in pictures]
     judged = {"PSNR": decibel(run["psnr"]), "SSIM": f"{run['ssim']:.3f}" if run["ssim"] is not None else ""}
-    judged |= {"held-out PSNR": decibel(run["held_out"]), "PSNR at the end of the budget": decibel(run["final_psnr"])}
+    last = "at the end of the budget" if run["stop_reason"] == "budget" else "at the last iteration"
+    judged |= {"held-out PSNR": decibel(run["held_out"]), f"PSNR {last}": decibel(run["final_psnr"])}
     judged |= {
         "chosen iteration": str(run["chosen"] or ""),
         "iterations": str(run["iterations"] or ""),
@@ -225,7 +225,7 @@ def _run(store: RunStore, album: Album, run: dict[str, Any]) -> RunView:
         {name: word for name, word in oracle.items() if word},
         {name: word for name, word in facts.items() if word},
         _as_yaml(run["setting"]),
-        _command(run),
+        command_of(run),
         f"not kept, or left out of this report: {', '.join(lacking)}" if lacking and run["genome_key"] else "",
     )
 
@@ -251,25 +251,6 @@ def _curves(path: Path, run: dict[str, Any]) -> list[Markup]:
         return [each for each in made if each is not None]
     except (UsageError, KeyError, TypeError, ValueError):
         return []
-
-
-def _command(run: dict[str, Any]) -> str:
-    """The command that makes a run again."""
-    picture = ["--picture", picture_of(str(run["image"])).removesuffix(".png")]
-    seeds = ["--seeds", str(run["repeat"] + 1), "--seed", str(run["study_seed"])]
-    if run["purpose"] == "reproduce":
-        row = ["--row", run["name"]] if run["genome_key"] else []
-        scale = ["--scale", run["preset"]] if run["preset"] != "full" else []
-        return shlex.join(
-            ["dipsearch", "reproduce", run["task"], *scale, *(picture if not scale else []), *row, *seeds]
-        )
-    if run["purpose"] == "rerun" and run["genome_key"]:
-        named = run["name"] in catalog.names("genomes")
-        file = run["name"] if named else "genome.yaml"
-        found = ["dipsearch", "export", "genome", run["name"], "--task", run["task"], "-o", file]
-        again = ["dipsearch", "rerun", "--task", run["task"], "--preset", run["preset"], "--genome", file, *seeds]
-        return shlex.join(again) if named else f"{shlex.join(found)} && {shlex.join(again)}"
-    return ""
 
 
 def decibel(value: float | None) -> str:

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipsearch.catalog import Name
 from dipsearch.error import UsageError
 from dipsearch.fitting.engine import fit
+from dipsearch.genome import Genome
 from dipsearch.operator import Downsample, Identity, Mask, restored_size
 from dipsearch.restoring.choice import BALANCED, choose
 from dipsearch.task import load_task
@@ -24,8 +26,8 @@ def restore(
     y: Picture,
     operator: Callable[[Tensor], Tensor] | None = None,
     *,
-    genome: str | None = None,
-    task: str | None = None,
+    genome: Genome | Name | None = None,
+    task: Name | None = None,
     preset: str = BALANCED,
     seed: int = 0,
     device: str = "auto",
@@ -39,8 +41,9 @@ def restore(
         y: the observation. A tensor (1, C, h, w), (C, h, w) or (h, w), or an array (h, w, C) or (h, w), with C = 1 or
             3: unsigned integers over the whole range of their type, or floats, about [0, 1].
         operator: A, which made it: any callable on (1, C, H, W), such as `Mask(known)`, `Downsample(4)` or a physics of
-            deepinv. Without one, y is a noisy picture.
-        genome: a name or a file; by default the best that is known for the task and size.
+            deepinv, whose own noise is left out. Without one, y is a noisy picture. What stands in the holes of a
+            `Mask` is not read.
+        genome: one, a name or a file; by default the best that is known for the task and size.
         task: which defaults to take: a name or a file. By default what fits the operator.
         preset: of the task: fast, balanced or best.
         seed: of everything random.
@@ -59,12 +62,16 @@ def restore(
     """
     if not (operator is None or callable(operator)):
         raise UsageError(f"an operator is a callable on (1, C, H, W), not {type(operator).__name__}")
-    observed = _observation(y, checked=operator is None or isinstance(operator, tuple(TASKS)))
+    checked = operator is None or isinstance(operator, tuple(TASKS))
+    observed = _observation(y, checked=checked)
+    if isinstance(operator, Mask):
+        observed = operator.observed(observed)
+    low, high = float(observed.min()), float(observed.max())
+    if checked and (low < RANGE[0] or high > RANGE[1]):
+        raise UsageError(f"floats are about [0, 1]; these reach from {low:g} to {high:g}: scale them")
     undone = load_task(task or TASKS.get(type(operator), "denoise"))
     if operator is None and undone.operator.name != "identity":
         raise UsageError(f"task {undone.name}: which operator made the picture?")
-    if isinstance(operator, Mask):
-        _check_mask(operator.known, observed)
     chosen = choose(undone, preset, genome, size=size or restored_size(observed, operator), **settings)
     found = fit(
         chosen.genome,
@@ -78,17 +85,6 @@ def restore(
     )
     x = operator.filled(observed, found.x) if isinstance(operator, Mask) else found.x
     return _alike(x, y)
-
-
-def _check_mask(known: Tensor, y: Tensor) -> None:
-    """UsageError where a mask says nothing of a picture."""
-    if known.shape[-2:] != y.shape[-2:]:
-        sizes = " and ".join(f"{shape[-1]}x{shape[-2]}" for shape in (known.shape, y.shape))
-        raise UsageError(f"the mask and the picture differ in size: {sizes}")
-    if not ((known == 0) | (known == 1)).all():
-        raise UsageError("a mask is 1 where a pixel is known, and 0 where it is a hole")
-    if not known.any():
-        raise UsageError("the mask leaves no pixel known")
 
 
 def _observation(y: Any, *, checked: bool) -> Tensor:
@@ -112,8 +108,6 @@ def _observation(y: Any, *, checked: bool) -> Tensor:
         return whole.to(torch.float32) / LEVELS[x.dtype]
     if not x.is_floating_point():
         raise UsageError(f"a picture has unsigned integers of 8 or 16 bits, or floats, not {x.dtype}")
-    if checked and (float(whole.min()) < RANGE[0] or float(whole.max()) > RANGE[1]):
-        raise UsageError(f"floats are about [0, 1]; these reach from {whole.min():g} to {whole.max():g}: scale them")
     return whole.to(torch.float32)
 
 

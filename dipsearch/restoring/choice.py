@@ -23,7 +23,12 @@ class Choice:
 
 
 def choose(
-    task: Task, preset: str = BALANCED, genome: str | None = None, *, size: tuple[int, int], **settings: Any
+    task: Task,
+    preset: str = BALANCED,
+    genome: Genome | catalog.Name | None = None,
+    *,
+    size: tuple[int, int],
+    **settings: Any,
 ) -> Choice:
     """The genome and recipe of a task's preset for a picture of a size.
 
@@ -33,7 +38,7 @@ def choose(
     Args:
         task: what is to be undone.
         preset: how much time it may take.
-        genome: a name or a file, in place of the preset's.
+        genome: one, a name or a file, in place of the preset's.
         size: (height, width) of what is fitted.
         **settings: values of the recipe; None stands for the preset's.
 
@@ -58,11 +63,14 @@ def effort_of(task: Task, preset: str) -> RestoreEffort:
     return choose_effort(presets, preset)  # type: ignore[no-any-return]
 
 
-def _choice(task: Task, effort: RestoreEffort, name: str, settings: dict[str, Any]) -> Choice:
-    file = load_genome_file(name)
+def _choice(task: Task, effort: RestoreEffort, wanted: Genome | catalog.Name, settings: dict[str, Any]) -> Choice:
+    if isinstance(wanted, Genome):
+        name, genome, own = wanted.key(), wanted, {}
+    else:
+        file = load_genome_file(wanted)
+        name, genome, own = catalog.stem("genomes", wanted), file.genome, file.recipe
     given = {field: value for field, value in settings.items() if value is not None}
     if "sigma" in given:
         given = {"stop": "discrepancy"} | given
-    recipe = task.recipe.model_dump() | effort.recipe | file.recipe | given
-    stem = catalog.stem("genomes", name)
-    return Choice(stem, file.genome, catalog.validate("recipe", Recipe.model_validate, recipe), effort.tile)
+    recipe = task.recipe.model_dump() | effort.recipe | own | given
+    return Choice(name, genome, catalog.validate("recipe", Recipe.model_validate, recipe), effort.tile)

@@ -40,7 +40,7 @@ class Work:
     Args:
         y: the observation, (1, C, h, w) in [0, 1].
         operator: A.
-        choice: genome and recipe; a time limit is shared by all fits.
+        choice: genome and recipe; a time limit is shared by the tiles.
         folder: of what is kept of the fits; the same arguments go on from there.
         seed: of everything random, the same for all tiles.
         device: auto, cpu, cuda or mps.
@@ -67,10 +67,9 @@ class Work:
                 break
         refuse_wholly_missing(self.operator, self.tiles)
         self.fitted = [number for number, tile in enumerate(self.tiles) if lacks(self.operator, tile)]
-        recipe = self.choice.recipe
-        fits = len(self.fitted) * recipe.ensemble
-        share = {} if recipe.time_limit is None else {"time_limit": recipe.time_limit / fits}
-        self.recipe = recipe.model_copy(update=share)
+        limit = self.choice.recipe.time_limit
+        share = {} if limit is None else {"time_limit": limit / len(self.fitted)}
+        self.recipe = self.choice.recipe.model_copy(update=share)
 
     def _sides(self) -> Iterator[int]:
         """Sides of tiles to try: as the choice has it, then as large as the memory allows."""
