@@ -51,8 +51,8 @@ def has_name(name: str) -> bool:
 
 
 def normal(name: str) -> str:
-    """One name for one picture: `./a.png` and `a.png` are the same."""
-    return name if has_name(name) else os.path.normpath(name)
+    """One name for one picture: `./a.png`, `a.png` and its whole path are the same."""
+    return name if has_name(name) else os.path.realpath(name)
 
 
 def locate(name: Name) -> Path:

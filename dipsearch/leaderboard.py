@@ -1,6 +1,7 @@
 """Runs -> tables. Honest numbers rank; oracle numbers stand beside them under their own name."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Leaderboard:
     other_instances: int
     broken: list[Path]
     runs: pd.DataFrame  # the rows are made of these
+    judged: str = "psnr"  # the column that ranks
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,28 @@ class Scope:
 
 
 def leaderboard(
-    store: RunStore, task: str, *, purpose: str = "rerun", preset: str | None = None, scope: Scope | None = None
+    store: RunStore,
+    task: str,
+    *,
+    purpose: str = "rerun",
+    preset: str | None = None,
+    scope: Scope | None = None,
+    subject: str | None = None,
 ) -> Leaderboard:
     """Rank the genomes and baselines of a task.
 
     Runs are comparable within one protocol (operator, noise, metric, picture size, recipe) and on the same
     instances; without a `scope`, those around the most recent fit. Rank is by mean PSNR over pictures and
-    seeds, and goes to rows that have every instance; `psnr_sd` is the deviation over seeds of the mean over
-    pictures.
+    seeds (held-out PSNR, without a truth and where a search was judged by it), and goes to rows that have every
+    instance; `psnr_sd` is the deviation over seeds of the mean over pictures.
 
     Args:
         store: where the runs are.
         task: its name.
         purpose: `rerun` ranks full fits on the evaluation images, `search` proxy fits on the search images.
         preset: only runs of this preset.
-        scope: exactly these runs.
+        scope: exactly these runs, of whatever preset.
+        subject: those around the most recent fit of this one.
 
     Raises:
         UsageError: there are no such runs.
@@ -81,8 +90,10 @@ def leaderboard(
     runs, broken = store.load(task)
     frame = _frame(runs)
     chosen = frame[frame["purpose"] == purpose]
-    if preset is not None:
+    if preset is not None and scope is None:
         chosen = chosen[chosen["preset"] == preset]
+    if subject is not None:
+        chosen = chosen[chosen["subject"] == subject]
     if not chosen.empty:
         scope = scope or _latest(chosen, purpose)
         comparable = frame[frame["protocol"] == scope.protocol]
@@ -96,7 +107,10 @@ def leaderboard(
         raise UsageError(f"no {wanted} for task {task!r} under {store.root}; run: {hint}")
     searched = frame.loc[frame["purpose"] == "search", ["subject", "picture"]].drop_duplicates().sort_values("picture")
     found_on = searched.groupby("subject")["picture"].agg(", ".join).to_dict()
-    table = _table(rows)
+    fitted = rows[rows["genome_key"].notna()].sort_values("created")
+    told_so = purpose == "search" and not fitted.empty and fitted["objective"].iloc[-1] == "held-out"
+    judged = "held_out" if told_so or not rows["psnr"].notna().any() else "psnr"
+    table = _table(rows, judged)
     table["found_on"] = [found_on.get(subject, "") for subject in table["subject"]]
     first = rows.iloc[0]
     fits = rows[rows["genome_key"].notna() & rows["psnr"].notna()]
@@ -114,6 +128,7 @@ def leaderboard(
         other_instances=int((chosen["protocol"] == scope.protocol).sum()) - len(rows),  # type: ignore[union-attr]
         broken=broken,
         runs=rows,
+        judged=judged,
     )
 
 
@@ -157,17 +172,18 @@ NUMBERS = (
 MADE_ON = ("machine", "device", "precision")
 
 
-def with_front(table: pd.DataFrame, cost: str) -> pd.DataFrame:
-    """The table with a mark in `front` at the Pareto front: ranked genomes than which none both ranks as high and
-    costs as little.
+def with_front(table: pd.DataFrame, costs: Sequence[str]) -> pd.DataFrame:
+    """The table with a mark in `front` at the Pareto front: ranked genomes than which none is better in one of rank and
+    costs, and as good in all.
 
     Args:
         table: of a leaderboard.
-        cost: `gflop`, `parameters` or `seconds`.
+        costs: of `gflop`, `parameters` and `seconds`.
     """
-    ranked = table[table["rank"].notna() & table["genome"].notna()].sort_values(["rank", cost])
-    least = ranked[cost].astype(float).cummin().shift(fill_value=float("inf"))
-    front = set(ranked.index[ranked[cost] < least])
+    ranked = table[table["rank"].notna() & table["genome"].notna()]
+    values = ranked[["rank", *costs]].astype(float).to_numpy()
+    beaten = [bool(((values <= each).all(1) & (values < each).any(1)).any()) for each in values]
+    front = {index for index, worse in zip(ranked.index, beaten, strict=True) if not worse}
     return table.assign(front=["*" if index in front else "" for index in table.index])
 
 
@@ -183,7 +199,7 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
         "purpose", "preset", "protocol", "setting", "metric", "image", "digest", "repeat", "study_seed", "seed", "name",
         "summary", "genome_key", "genome", "status", "psnr", "held_out", "oracle_psnr", "ssim",
         "parameters", "gflop", "seconds", "rollbacks", "non_finite", "created", "machine", "device",
-        "precision",
+        "precision", "objective",
     ]  # fmt: skip
     frame = pd.DataFrame({column: [run.get(column) for run in runs] for column in columns})
     frame["recipe_changes"] = pd.Series([run.get("recipe_changes") or {} for run in runs], dtype=object)
@@ -205,11 +221,10 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     return frame
 
 
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row for each genome and baseline."""
+def _table(rows: pd.DataFrame, judged: str) -> pd.DataFrame:
+    """One row for each genome and baseline, ranked by a column."""
     instances = len(rows[["digest", "seed"]].drop_duplicates())
     rows = rows.assign(seed=rows["study_seed"].astype(str) + "/" + rows["repeat"].astype(str))  # over pictures
-    judged = "psnr" if rows["psnr"].notna().any() else "held_out"  # without a truth
     table = rows.groupby("subject", sort=False).agg(
         name=("name", "last"),
         summary=("summary", "first"),

@@ -76,6 +76,7 @@ class Run:
     device: str = "cpu"
     precision: str = ""
     held_out: float | None = None  # dB, as PSNR, of held-out values of the observation, its noise included
+    objective: str = "psnr"  # what a search judges by
     recipe_changes: dict[str, Any] | None = None  # values found with the genome, in place of the protocol's
     final_psnr: float | None = None  # of the averaged output at the last iteration, whatever the rule says
     raw_psnr: float | None = None  # of the last output itself
@@ -117,7 +118,7 @@ def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
 
 FIELDS = {entry.name: entry for entry in fields(Run)}
 LATER = {name: FIELDS[name] for name in (
-    "non_finite", "precision", "uncertainty", "held_out", "recipe_changes", "final_psnr", "raw_psnr",
+    "non_finite", "precision", "uncertainty", "held_out", "recipe_changes", "final_psnr", "raw_psnr", "objective",
 )}  # fmt: skip
 
 

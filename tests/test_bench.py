@@ -19,7 +19,7 @@ from dipsearch.bench.collect import collect, measure
 from dipsearch.bench.replay import Curves, Plan, Trajectory, compare, curves, plans
 from dipsearch.bench.table import STEPS, have, load, pack, part_path, part_rows
 from dipsearch.cli import main
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.report.dipbench import write_report
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol
@@ -354,3 +354,9 @@ def test_a_bilinear_network_is_smoother_than_one_with_pixel_shuffle(small):
     )
     for name in ("smoothness", "spectral-bias", "bandwidth"):
         assert smooth[name] > rough[name], name
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(DipsearchError, match="file/x"):
+        collect(tmp_path / "file" / "x", "denoise")

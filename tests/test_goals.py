@@ -12,7 +12,8 @@ from dipsearch.cli import main
 from dipsearch.error import UsageError
 from dipsearch.genome import load_genome, parse_genome
 from dipsearch.image import read
-from dipsearch.leaderboard import leaderboard, with_front
+from dipsearch.leaderboard import leaderboard, search_ranking, with_front
+from dipsearch.report.text import caption
 from dipsearch.run import RunStore
 from dipsearch.search.cokriging import SEEN
 from dipsearch.search.goals import COSTS, GOALS, QUALITIES, parse_goals
@@ -155,7 +156,7 @@ def test_a_search_with_two_objectives_gives_a_pareto_front(room):
     assert len(complete) == 8
     assert work._study.directions == [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE]
     board = leaderboard(work.store, "task", purpose="search")
-    table = with_front(board.table, "gflop")
+    table = with_front(board.table, ["gflop"])
     ranked = table[table["rank"].notna() & table["genome"].notna()]
     for _, row in ranked.iterrows():
         others = ranked[ranked["subject"] != row["subject"]]
@@ -167,7 +168,18 @@ def test_a_search_with_two_objectives_gives_a_pareto_front(room):
         assert (row["front"] == "*") == (not beaten)
     assert 0 < (ranked["front"] == "*").sum() < len(ranked)
     best = {trial.values[1] for trial in work._study.best_trials}
-    assert best == set(ranked.loc[ranked["front"] == "*", "gflop"].round(9)) or len(best) > 0
+    assert {round(value, 9) for value in best} == set(ranked.loc[ranked["front"] == "*", "gflop"].round(9))
+
+
+def test_a_search_judged_by_held_out_values_is_ranked_by_them(room):
+    """Though a clean picture is known: what is shown, re-run and exported was not chosen with it."""
+    write_task(room, recipe={"stop": "held-out", "held_out": 0.2})
+    work, _ = searched(room, trials=5, goals=("held-out",), sampler="random", pruner="none")
+    ranking = search_ranking(work.store, "task")
+    assert ranking["psnr"].notna().all() and ranking["held_out"].is_monotonic_decreasing
+    assert work.best_value() == pytest.approx(ranking["held_out"].iloc[0])
+    board = leaderboard(work.store, "task", purpose="search")
+    assert board.judged == "held_out" and "Ranked by held-out PSNR" in caption(board)
 
 
 def test_a_search_with_two_objectives_cannot_prune(room):
@@ -340,7 +352,7 @@ def test_a_sampler_proposes_the_same_for_the_same_seed(room, name):
 
     assert proposed(0) == proposed(0)
     assert all(set(params) == set(space.slots) for params in proposed(0))
-    assert name == "qmc" or proposed(0) != proposed(1)
+    assert proposed(0) != proposed(1)
 
 
 @pytest.mark.parametrize("name", [name for name in PRUNERS if name != "wilcoxon"])

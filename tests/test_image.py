@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from dipsearch.error import UsageError
-from dipsearch.image import EXTENSIONS, SMALLEST, digest, expand, locate, read, read_mask, thumbnail, to_uint8
+from dipsearch.image import EXTENSIONS, SMALLEST, digest, expand, locate, normal, read, read_mask, thumbnail, to_uint8
 
 WIDTH, HEIGHT = 24, 20
 GREY = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 256).astype(np.uint8)
@@ -365,3 +365,11 @@ def test_digest_does_not_see_how_the_pixels_lie_in_memory() -> None:
 def test_digest_is_the_same_on_every_machine() -> None:
     ramp = torch.arange(768, dtype=torch.float32).reshape(1, 3, 16, 16) / 1024
     assert digest(ramp) == "16764e4ddd5552cc"
+
+
+def test_a_picture_has_one_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    given = ("a.png", "./a.png", str(tmp_path / "a.png"), "link/a.png")
+    assert {normal(name) for name in given} == {str((tmp_path / "a.png").resolve())}
+    assert normal("skimage:coffee") == "skimage:coffee"

@@ -10,11 +10,12 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from dipsearch.cli import main
 from dipsearch.error import UsageError
-from dipsearch.leaderboard import COLUMNS, leaderboard, search_ranking
+from dipsearch.leaderboard import COLUMNS, leaderboard, search_ranking, with_front
 from dipsearch.provenance import found_genome
 from dipsearch.report.text import FORMATS, caption
 from dipsearch.run import Run, RunStore, run_key
@@ -484,3 +485,10 @@ def test_a_leaderboard_loads_neither_torch_nor_optuna(tmp_path):
     assert ended.returncode == 0
     loaded = ended.stderr.splitlines()[-1].split()
     assert "torch" not in loaded and "optuna" not in loaded
+
+
+def test_the_front_weighs_every_cost():
+    rows = [(1, 5.0, 100), (2, 1.0, 100), (3, 1.2, 1), (4, 2.0, 2), (5, 0.5, 100)]
+    table = pd.DataFrame(rows, columns=["rank", "gflop", "parameters"]).assign(genome="{}", front="")
+    assert list(with_front(table, ["gflop"])["front"]) == ["*", "*", "", "", "*"]
+    assert list(with_front(table, ["gflop", "parameters"])["front"]) == ["*", "*", "*", "", "*"]

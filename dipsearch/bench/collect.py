@@ -14,7 +14,7 @@ import torch
 
 from dipsearch.bench.design import Entry, fits, protocol_of
 from dipsearch.bench.table import SCORE, STEPS, have, part_path
-from dipsearch.error import FitError, WorkerKilled
+from dipsearch.error import DipsearchError, FitError, WorkerKilled
 from dipsearch.run import OK
 from dipsearch.search.evaluation import HERE, Protocol, price_of
 from dipsearch.search.executor import Executor, together
@@ -94,7 +94,10 @@ def collect(
     mine = list(fits(protocol))[part[0] :: part[1]]
     missing = [each for each in mine if (each[0].genome.key(), each[1].digest, each[1].seed) not in made]
     path = part_path(folder, task, *part)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DipsearchError(f"{path.parent}: {error.strerror}") from None
     started, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -29,4 +29,7 @@ def dashboard(study: str, host: str, port: int, out: Path) -> None:
         raise DipsearchError("the dashboard needs its package: pip install 'dipsearch[dashboard]'") from None
     url, artifacts, added = prepare(find_study(out / "studies", study), RunStore(out / "runs"))
     click.echo(f"{added} pictures; http://{host}:{port} shows the study until Ctrl-C")
-    run_server(url, host=host, port=port, artifact_store=artifacts)
+    try:
+        run_server(url, host=host, port=port, artifact_store=artifacts)
+    except OSError as error:
+        raise DipsearchError(f"{host}:{port}: {error.strerror or error}; --port takes another") from None

@@ -27,7 +27,7 @@ from dipsearch.cli import options
 @options.out
 def leaderboard(task_name: str, purpose: str, preset: str | None, form: str, front: str | None, out: Path) -> None:
     """Rank genomes, the published network and the baselines, with honest and oracle numbers side by side."""
-    options.print_leaderboard(out, task_stem(task_name), purpose, form, preset=preset, front=front)
+    options.print_leaderboard(out, task_stem(task_name), purpose, form, preset=preset, front=[front] if front else [])
 
 
 @click.command()

@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -210,9 +210,9 @@ def print_leaderboard(
     preset: str | None = None,
     scope: "Scope | None" = None,
     limit: int | None = None,
-    front: str | None = None,
+    front: Sequence[str] = (),
 ) -> None:
-    """Print a leaderboard to standard output; with `limit`, its first rows; with the Pareto front of a cost marked."""
+    """Print a leaderboard to standard output; with `limit`, its first rows; with the Pareto front of costs marked."""
     from dataclasses import replace
 
     from dipsearch.leaderboard import leaderboard, with_front
@@ -220,7 +220,7 @@ def print_leaderboard(
     from dipsearch.run import RunStore
 
     board = leaderboard(RunStore(folder / "runs"), task, purpose=purpose, preset=preset, scope=scope)
-    if front is not None:
+    if front:
         board = replace(board, table=with_front(board.table, front))
     if limit is not None:
         board = replace(board, table=board.table.head(limit))

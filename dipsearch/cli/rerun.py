@@ -91,8 +91,9 @@ def rerun(
         except KeyboardInterrupt:
             reporter.line(f"\ninterrupted; what is done is kept. Go on with:\n  {command}")
             return options.INTERRUPTED
-    scope = protocol.scope(work.instances)
-    options.print_leaderboard(out, task.name, "rerun", preset=preset, scope=scope)
+    if not any(work.stored(name, instance) for name in chosen for instance in work.instances):
+        return 1 if failures else 0  # the time was over before anything was done
+    options.print_leaderboard(out, task.name, "rerun", preset=preset, scope=protocol.scope(work.instances))
     click.echo("\nnext:")
     click.echo(options.following(f"leaderboard --task {shlex.quote(task_name)} --format md", out))
     for failure in failures:
@@ -123,17 +124,24 @@ def fit_all(reporter: "Reporter", work: "Rerun", command: str, budget: float) ->
         for run in work.run(watch, time.monotonic() + budget):
             subject = f"{run['name']} on {picture_of(run)}, seed {run['repeat']}"
             if run["genome_key"] is None:
-                reporter.line(f"baseline {subject}  {run['psnr']:.2f} dB")
+                reporter.line(f"baseline {subject}  {_told(run)}")
                 continue
             done += 1
             fitted = not failed(run)
-            outcome = f"{run['psnr']:.2f} dB" if fitted else f"{run['status']}: {run['reason']}"
+            outcome = _told(run) if fitted else f"{run['status']}: {run['reason']}"
             reporter.line(f"fit {done}/{total}  {subject}  {outcome}  {duration(run['seconds'])}")
             if not fitted:
                 failures.append(f"{subject}: {outcome}")
     except Paused as paused:
         reporter.line(f"the time is over ({paused}); go on with:\n  {command}")
     return failures
+
+
+def _told(run: dict[str, Any]) -> str:
+    """How good a run is, in a few words; without a truth, by values that were held out, if any were."""
+    if run["psnr"] is not None:
+        return f"{run['psnr']:.2f} dB"
+    return "done" if run["held_out"] is None else f"held-out {run['held_out']:.2f} dB"
 
 
 def picture_of(run: dict[str, Any]) -> str:

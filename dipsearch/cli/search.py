@@ -137,11 +137,13 @@ def search(
                 return options.INTERRUPTED
             if ended == "timeout":
                 reporter.line(f"\nthe time is over: {work.done} of {effort.trials} trials. Go on with:\n  {again}")
+                if not work.done:
+                    return 0
             conclude(reporter, work)
             if work.best_value() is None:
                 raise DipsearchError(f"no genome of space {space.name!r} could be fitted in {work.done} trials")
     scope = work.protocol.scope(work.instances)
-    front = goals[1] if len(goals) > 1 else None
+    front = goals[1:]
     limit = None if front else SHOWN  # the front reaches down to the cheapest
     options.print_leaderboard(out, task.name, "search", scope=scope, limit=limit, front=front)
     best = search_ranking(work.store, task.name, scope)["name"].iloc[0]
@@ -149,7 +151,8 @@ def search(
     click.echo("\nnext:")
     if task.truth:
         click.echo(options.following(f"rerun --task {quoted} --top 3 --seeds 3", out, device))
-    click.echo(options.following(f"leaderboard --task {quoted}", out))
+    shown = "" if task.truth else " --by search"  # without a truth there is no re-run
+    click.echo(options.following(f"leaderboard --task {quoted}{shown}", out))
     click.echo(options.following(f"export genome {best} --task {quoted} -o best.yaml", out))
     return 0
 
@@ -160,6 +163,9 @@ def announce(reporter: "Reporter", work: "Search", name: str) -> None:
 
     effort = work.settings.effort
     pictures = ", ".join(sorted({instance.image for instance in work.instances}))
+    for genome in work.settings.start:
+        if work.settings.space.find(genome) is None:
+            reporter.line(f"not in the space {work.settings.space.name}, and not tried first: {genome.summary()}")
     missing = max(0, effort.trials - work.done)
     reporter.line(f"study {name}: {missing} trials to come, {work.done} done, on {pictures}")
     if missing:

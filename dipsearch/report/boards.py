@@ -44,7 +44,7 @@ def view_board(board: Leaderboard) -> Board:
     honest = Table(heads + (["published"] if published else []), numeric, rows, kinds)
     charts = []
     for cost, label in (("seconds", "seconds a fit"), ("gflop", "GFLOP an iteration")):
-        chart = against(with_front(table, cost), cost, label, f"{name}-{cost}", "#genome-")
+        chart = against(with_front(table, [cost]), cost, label, f"{name}-{cost}", "#genome-")
         charts += [chart] if chart is not None else []
     return Board(
         name,

@@ -26,6 +26,7 @@ def caption(board: Leaderboard) -> str:
     text = (
         f"{board.task}, {kind}: preset {board.preset}, {size}{shrunk}, {recipe['iterations']} iterations{ensemble}, "
         f"stop {recipe['stop']}, metric {board.metric}; judged on {', '.join(board.images)}. "
+        f"{'Ranked by held-out PSNR. ' if board.judged == 'held_out' else ''}"
         "PSNR in dB, mean over pictures and seeds; sd over seeds. "
         "Oracle PSNR chose its iteration with the clean picture: never comparable with PSNR."
     )

@@ -182,7 +182,7 @@ class Posterior:
         fitted = scaled[: len(seen.values)]
         whole = fitted[np.isfinite(fitted).all(1)]
         self._between = self._correlation(whole) * np.outer(spread, spread)
-        self._genomes = np.array(list(rows))
+        self._genomes = np.array(list(rows), dtype=int)
         self._row, self._column = np.nonzero(np.isfinite(scaled))
         covariance = self._covariance(self._genomes)[np.ix_(self._row, self._row)]
         covariance = covariance * self._between[np.ix_(self._column, self._column)]
@@ -344,5 +344,5 @@ class Promising(optuna.pruners.BasePruner):
         seen, choices = Sight.of(study, trial.distributions).beside(trial)
         if not (scores := seen.scores):
             return False
-        mean, deviation = Posterior(seen.within(MOST, choices)).predict(np.array([choices]))
+        mean, deviation = Posterior(seen.within(MOST, choices)).predict(np.array([choices], dtype=int))
         return bool(norm.sf((max(scores.values()) - mean[0]) / deviation[0]) < self.chance)

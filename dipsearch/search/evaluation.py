@@ -30,7 +30,7 @@ class Protocol:
     """Everything about a run but the genome and the instance: what makes runs comparable.
 
     `recipe` is the one that fits run with, `changes` those of its values that belong to the genome that is
-    judged (`changed`): they are no part of the `key`.
+    judged (`changed`): they are no part of the `key`, nor is the `objective` of a search.
     """
 
     task: Task
@@ -39,6 +39,7 @@ class Protocol:
     purpose: str
     recipe: Recipe
     device: str = "auto"
+    objective: str = "psnr"
     changes: dict[str, Any] = field(default_factory=dict, init=False)
     setting: dict[str, Any] = field(init=False)
     key: str = field(init=False)
@@ -122,6 +123,7 @@ class Protocol:
             genome=genome.data() if genome else None,
             summary=self.summary(genome) if genome else "(baseline)",
             recipe_changes=self.changes or None,
+            objective=self.objective,
             **{"machine": environment()} | outcome,
         )
 

@@ -42,6 +42,6 @@ class Limits:
             if (limit := getattr(self, name)) is not None:
                 trial.set_constraint(name, value - limit)
                 if value > limit:
-                    excess.append(f"{value:.1f} {units[name]}, above the limit of {limit:g}")
+                    excess.append(f"{value:.3g} {units[name]}, above the limit of {limit:g}")
         if excess:
             raise Pruned(f"cost: {'; '.join(excess)}")

@@ -27,8 +27,7 @@ class Around(optuna.samplers.BaseSampler):
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
         """Only look up, once a trial, what it is drawn around."""
-        done = [each for each in study.get_trials(deepcopy=False) if each.state == TrialState.COMPLETE]
-        best = max(done, key=lambda each: each.values[0], default=None)
+        best = max(filter(_whole, study.get_trials(deepcopy=False)), key=lambda each: each.values[0], default=None)
         self._from = best.params if best else self._centre
         return {}
 
@@ -39,6 +38,11 @@ class Around(optuna.samplers.BaseSampler):
         if self._rng.random() < self.changed / len(self._centre):
             return self._rng.choice(param_distribution.choices)
         return self._from[param_name]
+
+
+def _whole(trial: FrozenTrial) -> bool:
+    """Whether its score is one, and no estimate of a trial that was given up."""
+    return trial.state == TrialState.COMPLETE and bool(trial.user_attrs.get("whole", True))
 
 
 SEQUENCES = ("qmc",)  # whose trials are points of one sequence, which the study counts

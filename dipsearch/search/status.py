@@ -13,6 +13,7 @@ from dipsearch.run import RunStore
 from dipsearch.search.cokriging import DONE
 from dipsearch.search.evidence import read_study
 from dipsearch.search.ledger import HOST, SUMMARY, WANTED
+from dipsearch.search.opening import RETRY
 
 RECENT = 20  # trials whose ends tell the speed
 
@@ -56,6 +57,7 @@ def status(folder: Path) -> Status:
     by = defaultdict[TrialState, list[FrozenTrial]](list)
     for trial in study.trials:
         by[trial.state].append(trial)
+    again = {trial.user_attrs[RETRY] for trial in study.trials if RETRY in trial.user_attrs}
     now = datetime.now()
     whole = [trial for trial in by[TrialState.COMPLETE] if trial.user_attrs.get("whole")]
     best = max(whole, key=lambda trial: trial.values[0], default=None)
@@ -68,7 +70,7 @@ def status(folder: Path) -> Status:
         len(whole),
         len(by[TrialState.COMPLETE]) - len(whole),
         len(by[TrialState.PRUNED]),
-        len(by[TrialState.FAIL]),
+        len({trial.number for trial in by[TrialState.FAIL]} - again),
         [
             (
                 trial.number,

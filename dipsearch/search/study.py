@@ -103,8 +103,9 @@ class Search:
         published = (*settings.space.start, settings.task.genome)
         self._published = {load_genome(name).key(): catalog.stem("genomes", name) for name in published}
         images = list(settings.task.images.search[: effort.images])
+        recipe = settings.task.recipe_for(effort)
         self.protocol = Protocol(
-            settings.task, effort, settings.preset, "search", settings.task.recipe_for(effort), settings.device
+            settings.task, effort, settings.preset, "search", recipe, settings.device, settings.goals[0]
         )
         self.instances = self.protocol.observe(images, seed=settings.seed, repeats=effort.repeats)
         self.ladder = self._ladder()
