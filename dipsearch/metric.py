@@ -42,12 +42,12 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def _views(x: Tensor, truth: Tensor, protocol: str) -> tuple[Tensor, Tensor]:
-    """What of two pictures counts; UsageError where they cannot be compared so."""
+    """What of two pictures counts, in double precision; UsageError where they cannot be compared so."""
     if protocol not in PROTOCOLS:
         raise UsageError(unknown("metric", protocol, PROTOCOLS))
     if x.shape != truth.shape or x.ndim != 4:
         raise UsageError(f"pictures to compare are (1, C, H, W) alike, got {tuple(x.shape)} and {tuple(truth.shape)}")
-    a, b = (PROTOCOLS[protocol].view(each.detach().cpu()) for each in (x, truth))
+    a, b = (PROTOCOLS[protocol].view(each.detach().cpu().double()) for each in (x, truth))
     if not a.numel():
         raise UsageError(f"metric {protocol}: nothing is left of {x.shape[-1]}x{x.shape[-2]} pixels within its border")
     return a, b
@@ -58,7 +58,7 @@ def psnr(x: Tensor, truth: Tensor, protocol: str = "rgb") -> float:
 
     UsageError where shapes differ, a picture is too small, or the protocol is not known.
     """
-    a, b = _views(x.double(), truth.double(), protocol)
+    a, b = _views(x, truth, protocol)
     return from_mse(float((a - b).square().mean()))
 
 

@@ -47,7 +47,7 @@ def _of_table(name: str, scale: str, protocol: str, precision: str) -> list[str]
         for given in (None, precision):
             planned = plan(table, scale, sides=sides, precision=given)
             if Protocol(planned.task, planned.effort, scale, "reproduce", planned.task.recipe).key == protocol:
-                others = [f"{name}={side}" for name, side in sides.items() if side != SIDES[0]]
+                others = [f"{difference}={side}" for difference, side in sides.items() if side != SIDES[0]]
                 follow = [word for other in others for word in ("--follow", other)]
                 own = ["--scale", scale] if scale != "full" else []
                 return [*own, *follow, *(["--precision", given] if given else [])]
