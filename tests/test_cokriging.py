@@ -188,7 +188,7 @@ def test_hopeless_trials_are_given_up_and_promising_ones_are_not():
 
 def test_a_study_is_read_as_its_trials_are():
     """Trial by trial, in any order of their ends, and with a trial that is under way."""
-    study = optuna.create_study(direction="maximize")
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
     space = {name: optuna.distributions.CategoricalDistribution(range(size)) for name, size in SIZES.items()}
     trials = [study.ask(space) for _ in range(6)]
     for trial in (trials[number] for number in (3, 0, 5, 1)):

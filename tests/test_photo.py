@@ -512,7 +512,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "thunderscan": (lambda: with_tag(tiff(PLAIN), 259, 32809), "THUNDERSCAN compression is not supported"),
     "lzw": (lambda: broken_lzw(), "not a readable picture"),
     "small-tiff": (lambda: tiff(np.zeros((15, 64), np.uint8)), "64x15 is too small"),
-    "large-tiff": (lambda: large_tiff(), f"5000x5000 is too large; at most {LARGEST}"),
+    "large-tiff": (lambda: large_tiff(), f"5100x5100 is too large; at most {LARGEST}"),
     "truncated-tiff": (lambda: tiff(made("uint8", 3), photometric="rgb")[:-9], "truncated"),
     "empty": (lambda: b"", "not a readable picture"),
     "text": (lambda: b"this is no picture\n" * 20, "not a readable picture"),
@@ -530,8 +530,8 @@ def with_tag(whole: bytes, tag: int, value: int) -> bytes:
 
 
 def large_tiff() -> bytes:
-    """5000x5000 by its header."""
-    return with_tag(with_tag(tiff(PLAIN), 256, 5000), 257, 5000)
+    """5100x5100 by its header."""
+    return with_tag(with_tag(tiff(PLAIN), 256, 5100), 257, 5100)
 
 
 def broken_lzw() -> bytes:
