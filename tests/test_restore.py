@@ -663,7 +663,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(here, capsys, mo
 def test_a_batch_that_is_killed_goes_on(here):
     for number in range(3):
         save(here / f"in/{number}.png", pixels(24, 24, seed=number))
-    quick = ["--genome", "./tiny.yaml", "--iterations", "400", "--device", "cpu", "--precision", "float32"]
+    quick = ["--genome", "./tiny.yaml", "--iterations", "200", "--device", "cpu", "--precision", "float32"]
     words = [sys.executable, str(ROOT / "cli.py"), "restore", "denoise", "in", *quick, "--preview-every", "0.001"]
     assert subprocess.run([*words, "-o", "whole"], check=False).returncode == 0
     done = {}

@@ -90,14 +90,14 @@ def collect(
     Fits run on one thread, so that `seconds` (of processor time) and the last bits do not depend on the
     machine's cores. `watch` is told the rows done, of how many, and the newest row.
     """
-    protocol, made = protocol_of(task), have(folder, task)
-    mine = list(fits(protocol))[part[0] :: part[1]]
-    missing = [each for each in mine if (each[0].genome.key(), each[1].digest, each[1].seed) not in made]
     path = part_path(folder, task, *part)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DipsearchError(f"{path.parent}: {error.strerror}") from None
+    protocol, made = protocol_of(task), have(folder, task)
+    mine = list(fits(protocol))[part[0] :: part[1]]
+    missing = [each for each in mine if (each[0].genome.key(), each[1].digest, each[1].seed) not in made]
     started, threads = time.monotonic(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
