@@ -11,6 +11,10 @@ class UsageError(DipsearchError, ValueError):
     """The request itself is wrong: an unknown name, a malformed file, pictures that do not fit."""
 
 
+class TooLittle(UsageError):
+    """Too little of a picture is left, or is known, to fit anything to it."""
+
+
 class Paused(DipsearchError):
     """A slice of time is over. What is under way was kept, and goes on from there."""
 

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from dipsearch.error import UsageError
+from dipsearch.error import TooLittle, UsageError
 from dipsearch.genome import Part
 from dipsearch.image import Cut, digest, read_mask, to_uint8, wholly_known
 from dipsearch.network.resampling import Lanczos2
@@ -151,7 +151,7 @@ class MaskOptions(Options):
         """Draw or read which pixels are known.
 
         A file is as large as the whole picture, and cut as `x` was: a shrunk pixel is known where all its pixels were.
-        UsageError where its size differs, or nothing is known.
+        UsageError where its size differs, TooLittle where nothing is known.
         """
         height, width = x.shape[-2:]
         if self.file is None:
@@ -165,7 +165,7 @@ class MaskOptions(Options):
         known = wholly_known(cut(self._read(cut.whole)))
         if not known.any():
             where = f", within the {width}x{height} pixels that are used" if cut.size != cut.whole else ""
-            raise UsageError(f"{self.file}: the mask leaves no pixel known (white = {self.white}){where}")
+            raise TooLittle(f"{self.file}: the mask leaves no pixel known (white = {self.white}){where}")
         return Mask(known)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dipsearch import catalog
 from dipsearch.baseline import BASELINES
-from dipsearch.error import UsageError, unknown
+from dipsearch.error import TooLittle, UsageError, unknown
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Part
 from dipsearch.image import SMALLEST, Cut, digest, expand, normal, read
@@ -249,7 +249,7 @@ class Observation:
 
 
 def read_truth(task: Task, effort: Effort, image: str) -> Tensor:
-    """The clean picture at a preset's size, (1, C, H, W); UsageError where too little of it is left."""
+    """The clean picture at a preset's size, (1, C, H, W); TooLittle where less than can be judged is left."""
     return _read_cut(task, effort, image)[0]
 
 
@@ -262,7 +262,7 @@ def _read_cut(task: Task, effort: Effort, image: str) -> tuple[Tensor, Cut]:
     height, width = (min(side, limit) // multiple * multiple for side in sides)
     smallest = max(SMALLEST, PROTOCOLS[task.metric].smallest)
     if min(height, width) < smallest:
-        raise UsageError(
+        raise TooLittle(
             f"{image}: too small: shrunk by {effort.shrink} and cut to multiples of {multiple}, "
             f"{width}x{height} pixels are left; "
             f"at least {smallest} pixels a side are needed"

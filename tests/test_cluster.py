@@ -141,7 +141,7 @@ def outcome(trials):
 
 
 def test_a_search_under_which_a_node_is_killed_gives_what_an_undisturbed_one_does(room, executor, nodes):
-    write_task(room, recipe={"precision": "float32", "iterations": 200})
+    write_task(room, recipe={"precision": "float32", "iterations": 120})
     _, alone = searched(room, trials=4, out="alone", **PLAIN)
     killed = []
 
@@ -159,7 +159,7 @@ def test_a_search_under_which_a_node_is_killed_gives_what_an_undisturbed_one_doe
 
 def test_a_driver_that_is_killed_goes_on(room, nodes):
     """With the cluster still there: every trial ends, and gives what an undisturbed search does."""
-    write_task(room, recipe={"precision": "float32", "iterations": 200})
+    write_task(room, recipe={"precision": "float32", "iterations": 120})
     _, alone = searched(room, trials=4, out="alone", **PLAIN)
     words = [
         *(sys.executable, "-m", "dipsearch", "search", "--task", "task.yaml", "--space", "space.yaml", "--study", "s"),

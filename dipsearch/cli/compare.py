@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from dipsearch.cli import options
+from dipsearch.cli.figure import watch_all
 
 
 @click.command()
@@ -52,6 +53,7 @@ def compare(
     command goes on after an interruption.
     """
     import time
+    from itertools import islice
 
     from dipsearch.cli.terminal import going_on, reporting
     from dipsearch.error import FitError, UsageError
@@ -59,7 +61,6 @@ def compare(
     from dipsearch.report.panels import draw_cells
     from dipsearch.reproduce.comparison import row, traces
     from dipsearch.reproduce.table import load_table, plan
-    from dipsearch.reproduce.trace import Watched, watch
     from dipsearch.search.evaluation import Protocol
     from dipsearch.search.rerun import Candidate, named_genomes
     from dipsearch.task import choose_effort, load_task
@@ -89,22 +90,13 @@ def compare(
         }
     protocol = Protocol(task, effort, preset, "compare", recipe, device)
     images = list(pictures) or list(task.images.evaluation[: effort.images])
-    until, rows, failures = time.monotonic() + budget, [], 0
+    until = time.monotonic() + budget
+    made = [(each, traces(protocol, candidates, each)) for each in protocol.observe(images, seed=seed, repeats=1)]
     with reporting() as reporter, going_on(reporter, command):
-        for instance in protocol.observe(images, seed=seed, repeats=1):
-            made = traces(protocol, candidates, instance)
-            watched: list[Watched | FitError] = []
-            for trace in made:
-                tell = lambda at, trace=trace, instance=instance: reporter.update(  # noqa: E731
-                    at, trace.recipe.iterations, f"{trace.label} on {instance.image}: iteration {at}"
-                )
-                try:
-                    watched.append(watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell))
-                except FitError as error:
-                    watched.append(error)
-                    failures += 1
-                    reporter.line(f"failed: {trace.label} on {instance.image}: {error}")
-            rows.append(row(instance, made, watched, task.metric))
+        named = [(f"{trace.label} on {instance.image}", trace) for instance, fits in made for trace in fits]
+        ended = watch_all(reporter, named, out / "figures" / "fits", until=until, device=device)
+    watched = iter(ended)
+    rows = [row(instance, fits, list(islice(watched, len(fits))), task.metric) for instance, fits in made]
     draw_cells(rows, path)
     click.echo(f"written: {path}")
-    return 1 if failures else 0
+    return 1 if any(isinstance(each, FitError) for each in ended) else 0

@@ -1,10 +1,16 @@
 """`dipsearch figure`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dipsearch.cli import options
+
+if TYPE_CHECKING:
+    from dipsearch.cli.terminal import Reporter
+    from dipsearch.error import FitError
+    from dipsearch.reproduce.trace import Trace, Watched
 
 PROGRESS = "progress"
 
@@ -66,7 +72,6 @@ def figure(
     from dipsearch.report.figure import check_picture
     from dipsearch.report.panels import draw_cells, draw_curves, told
     from dipsearch.reproduce.figures import FIGURES, figure_named, progress, scene
-    from dipsearch.reproduce.trace import Trace, Watched, watch
 
     if listed or name is None:
         for each, described in FIGURES.items():
@@ -90,23 +95,14 @@ def figure(
         raise UsageError("--guide is for the figure flash")
     seen = scene(chosen, picture, shrink, size, guide)
     traces, until = chosen.traces(seen, share), time.monotonic() + budget
-    total = sum(trace.recipe.iterations for trace in traces)
-    made: list[tuple[Trace, Watched]] = []
-    failures, done = [], 0
     with reporting() as reporter, going_on(reporter, command):
-        for trace in traces:
-            tell = lambda at, before=done, label=trace.label: reporter.update(  # noqa: E731
-                before + at, total, f"{label}: iteration {at}"
-            )
-            try:
-                made.append((trace, watch(trace, out / "figures" / "fits", until=until, device=device, tell=tell)))
-            except FitError as error:
-                failures.append(error)
-                reporter.line(f"failed: {trace.label}: {error}")
-            done += trace.recipe.iterations
+        named = [(trace.label, trace) for trace in traces]
+        ended = watch_all(reporter, named, out / "figures" / "fits", until=until, device=device)
+    failures = [each for each in ended if isinstance(each, FitError)]
+    made = [(trace, each) for trace, each in zip(traces, ended, strict=True) if not isinstance(each, FitError)]
     if not made:
         raise failures[0]
-    traces, watched = [trace for trace, _ in made], [seen for _, seen in made]
+    traces, watched = [trace for trace, _ in made], [each for _, each in made]
     if chosen.cells is None:
         draw_curves(traces, watched, path)
         click.echo(told(traces, watched), nl=False)
@@ -114,3 +110,24 @@ def figure(
         draw_cells(chosen.cells(seen, traces, watched), path)
     click.echo(f"written: {path}")
     return 1 if failures else 0
+
+
+def watch_all(
+    reporter: "Reporter", traces: list[tuple[str, "Trace"]], folder: Path, **settings: Any
+) -> list["Watched | FitError"]:
+    """Run traces, each under a name for people, as `watch` does, and say how it goes. In place of one that fails there
+    is its error."""
+    from dipsearch.error import FitError
+    from dipsearch.reproduce.trace import watch
+
+    total, done = sum(trace.recipe.iterations for _, trace in traces), 0
+    ended: list[Watched | FitError] = []
+    for name, trace in traces:
+        tell = lambda at, before=done, name=name: reporter.update(before + at, total, f"{name}: iteration {at}")  # noqa: E731
+        try:
+            ended.append(watch(trace, folder, tell=tell, **settings))
+        except FitError as error:
+            ended.append(error)
+            reporter.line(f"failed: {name}: {error}")
+        done += trace.recipe.iterations
+    return ended

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dipsearch.atomic import write_atomically
 from dipsearch.catalog import dump_yaml
-from dipsearch.error import DipsearchError, UsageError
+from dipsearch.error import DipsearchError, TooLittle, UsageError
 from dipsearch.genome import parse_genome
 from dipsearch.image import write_png
 from dipsearch.leaderboard import search_ranking
@@ -80,7 +80,7 @@ def genome_for(
     study = folder / "study"
     try:
         work = Search(settings, study, store, resume=(study / "study.db").exists(), watch=watch)
-    except UsageError:  # the part that a search sees is too small, or has no known pixel
+    except TooLittle:  # in the part that a search sees
         return None
     with work.opened():
         work.run()

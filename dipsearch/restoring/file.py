@@ -113,8 +113,7 @@ class Restoration:
     """A file under work: what is known of it once it was read.
 
     `watch` is told every Event of a search, where there is one; with `compare`, the picture before and after beside one
-    another is written, too. UsageError where the picture, its mask or its copy's
-    format do not fit.
+    another is written, too. UsageError where the picture, its mask or the format of its copy do not fit.
     """
 
     job: Job

@@ -63,18 +63,11 @@ def largest_side(height: int, width: int, fits: Callable[[int, int], bool], most
     return side
 
 
-def wholly_missing(operator: nn.Module, tiles: list[Tile]) -> list[Tile]:
-    """Those that hold no pixel that is known."""
-    return [tile for tile in tiles if isinstance(operator, Mask) and not tile.of(operator.known).any()]
-
-
-def refuse_wholly_missing(operator: nn.Module, tiles: list[Tile]) -> None:
-    """UsageError where there is such a tile: nothing can be fitted to it."""
-    for tile in wholly_missing(operator, tiles):
-        raise UsageError(
-            f"the mask leaves no pixel known in a tile of {tile.width}x{tile.height} at ({tile.left}, {tile.top}); "
-            "take larger tiles, or shrink the picture"
-        )
+def wholly_missing(operator: nn.Module, tiles: list[Tile]) -> Tile | None:
+    """One that holds no pixel that is known, if there is one: nothing can be fitted to it."""
+    if not isinstance(operator, Mask):
+        return None
+    return next((tile for tile in tiles if not tile.of(operator.known).any()), None)
 
 
 def lacks(operator: nn.Module, tile: Tile) -> bool:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipsearch.atomic import write_atomically
-from dipsearch.error import DipsearchError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.fitting.device import memory_of, pick_device
 from dipsearch.fitting.engine import start
 from dipsearch.fitting.loop import Fit
@@ -28,7 +28,6 @@ from dipsearch.restoring.tiles import (
     lacks,
     largest_side,
     part,
-    refuse_wholly_missing,
     wholly_missing,
 )
 
@@ -63,9 +62,14 @@ class Work:
         self.height, self.width = (length * factor for length in self.y.shape[-2:])
         for side in [self.side] if self.side else self._sides():
             self.tiles: list[Tile] = grid(self.height, self.width, side, factor)
-            if not wholly_missing(self.operator, self.tiles):
+            empty = wholly_missing(self.operator, self.tiles)
+            if empty is None:
                 break
-        refuse_wholly_missing(self.operator, self.tiles)
+        if empty is not None:
+            raise UsageError(
+                f"the mask leaves no pixel known in a tile of {empty.width}x{empty.height} at "
+                f"({empty.left}, {empty.top}); take larger tiles, or shrink the picture"
+            )
         self.fitted = [number for number, tile in enumerate(self.tiles) if lacks(self.operator, tile)]
         limit = self.choice.recipe.time_limit
         share = {} if limit is None else {"time_limit": limit / len(self.fitted)}

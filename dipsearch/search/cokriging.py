@@ -24,8 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.stats import norm
 
+from dipsearch.search.trial import DONE
+
 SEEN = "seen"  # the user attribute of a trial: a list of (instance, iterations, value)
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # Chosen on DIPBench: RATE has the greatest marginal likelihood of the scores, the others hardly matter.
 RATE, OWN, NOISE = 0.2, 0.1, 0.02
 KEPT = 1.1

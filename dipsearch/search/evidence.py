@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dipsearch import catalog
 from dipsearch.error import UsageError, unknown
 from dipsearch.search.goals import GOALS
+from dipsearch.search.trial import fitted_whole
 from dipsearch.space import Space
 from dipsearch.template import Choice
 
@@ -85,7 +86,7 @@ def read_evidence(folder: Path) -> Evidence:
         space=space,
         objective=objective,
         networks=[_judged(trial, space) for trial in kept],
-        imputed=sum(_scored(trial) and trial.user_attrs.get("whole") is False for trial in kept),
+        imputed=sum(_scored(trial) and not fitted_whole(trial) for trial in kept),
         repeats=len(done) - len(kept),
         unfinished=len(trials) - len(done),
     )

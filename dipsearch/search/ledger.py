@@ -13,7 +13,6 @@ from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 WANTED = "trials"  # the note of a study that keeps how many were asked for
-SUMMARY, HOST = "summary", "host"  # those of a trial that keep what it fits, and where it did so last
 
 RUNG = "completed_rung_"  # what Optuna's pruner of successive halving notes with a trial
 

@@ -16,8 +16,7 @@ from dipsearch.atomic import write_atomically
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.run import environment
 from dipsearch.search.screen import NOTED
-
-RETRY = "retry_of"  # the note of a trial that is another one's, again
+from dipsearch.search.trial import RETRY, made_again
 
 
 @contextmanager
@@ -72,7 +71,7 @@ def requeue(study: optuna.Study) -> None:
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         study.tell(trial.number, state=TrialState.FAIL)
     trials = study.get_trials(deepcopy=False)
-    again = {trial.user_attrs.get(RETRY) for trial in trials}
+    again = made_again(trials)
     for trial in trials:
         if trial.state == TrialState.FAIL and trial.number not in again and (chosen := chosen_by(trial)):
             screened = {NOTED: trial.user_attrs[NOTED]} if NOTED in trial.user_attrs else {}

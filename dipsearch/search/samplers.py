@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from dipsearch.search.cokriging import Cokriging
+from dipsearch.search.trial import fitted_whole
 
 
 class Around(optuna.samplers.BaseSampler):
@@ -27,7 +28,8 @@ class Around(optuna.samplers.BaseSampler):
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
         """Only look up, once a trial, what it is drawn around."""
-        best = max(filter(_whole, study.get_trials(deepcopy=False)), key=lambda each: each.values[0], default=None)
+        scored = filter(fitted_whole, study.get_trials(deepcopy=False))
+        best = max(scored, key=lambda each: each.values[0], default=None)
         self._from = best.params if best else self._centre
         return {}
 
@@ -38,11 +40,6 @@ class Around(optuna.samplers.BaseSampler):
         if self._rng.random() < self.changed / len(self._centre):
             return self._rng.choice(param_distribution.choices)
         return self._from[param_name]
-
-
-def _whole(trial: FrozenTrial) -> bool:
-    """Whether its score is one, and no estimate of a trial that was given up."""
-    return trial.state == TrialState.COMPLETE and bool(trial.user_attrs.get("whole", True))
 
 
 SEQUENCES = ("qmc",)  # whose trials are points of one sequence, which the study counts

@@ -6,9 +6,10 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from dipsearch.search.cokriging import DONE, Fidelity, noted
+from dipsearch.search.cokriging import Fidelity, noted
 from dipsearch.search.ladder import Pruned
 from dipsearch.search.screen import NOTED
+from dipsearch.search.trial import DONE, fitted_whole
 
 FEWEST = 5  # trials that a rank correlation is told of
 
@@ -39,7 +40,7 @@ class Standing:
         self.done.append(trial)
         if NOTED in trial.user_attrs:
             self.screened.append(trial.user_attrs[NOTED])
-        if _whole(trial) and (self.best is None or _rank(trial) > _rank(self.best)):
+        if fitted_whole(trial) and (self.best is None or _rank(trial) > _rank(self.best)):
             self.best = trial
 
     def seen(self, subject: str) -> dict[Fidelity, float]:
@@ -54,7 +55,7 @@ class Standing:
         for trial in sorted(self._of.get(subject, ()), key=lambda trial: trial.number):
             if trial.state == TrialState.PRUNED:
                 raise Pruned(f"pruned before: {trial.user_attrs.get('reason', 'no reason was kept')}")
-            if trial.state == TrialState.COMPLETE and not _whole(trial):
+            if trial.state == TrialState.COMPLETE and not fitted_whole(trial):
                 return trial.values, False
         return None
 
@@ -69,15 +70,11 @@ class Standing:
     def rung_agreement(self) -> tuple[float, int] | None:
         """Spearman's rank correlation of the first rung with the score, over trials fitted to the end, and
         their number: whether pruning at that rung can be trusted. None for fewer than five."""
-        trials = [trial for trial in self.done if _whole(trial) and trial.intermediate_values]
+        trials = [trial for trial in self.done if fitted_whole(trial) and trial.intermediate_values]
         if len(trials) < FEWEST:
             return None
         first = pd.Series([trial.intermediate_values[min(trial.intermediate_values)] for trial in trials])
         return float(first.rank().corr(pd.Series([trial.values[0] for trial in trials]).rank())), len(trials)
-
-
-def _whole(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.COMPLETE and bool(trial.user_attrs.get("whole"))
 
 
 def _rank(trial: FrozenTrial) -> tuple[float, int]:

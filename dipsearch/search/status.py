@@ -10,10 +10,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from dipsearch.error import UsageError
 from dipsearch.run import RunStore
-from dipsearch.search.cokriging import DONE
 from dipsearch.search.evidence import read_study
-from dipsearch.search.ledger import HOST, SUMMARY, WANTED
-from dipsearch.search.opening import RETRY
+from dipsearch.search.ledger import WANTED
+from dipsearch.search.trial import DONE, HOST, SUMMARY, fitted_whole, made_again
 
 RECENT = 20  # trials whose ends tell the speed
 
@@ -57,9 +56,8 @@ def status(folder: Path) -> Status:
     by = defaultdict[TrialState, list[FrozenTrial]](list)
     for trial in study.trials:
         by[trial.state].append(trial)
-    again = {trial.user_attrs[RETRY] for trial in study.trials if RETRY in trial.user_attrs}
     now = datetime.now()
-    whole = [trial for trial in by[TrialState.COMPLETE] if trial.user_attrs.get("whole")]
+    whole = list(filter(fitted_whole, study.trials))
     best = max(whole, key=lambda trial: trial.values[0], default=None)
     ends = sorted(t.datetime_complete for state in DONE for t in by[state] if t.datetime_complete is not None)
     ends = ends[-RECENT:]
@@ -70,7 +68,7 @@ def status(folder: Path) -> Status:
         len(whole),
         len(by[TrialState.COMPLETE]) - len(whole),
         len(by[TrialState.PRUNED]),
-        len({trial.number for trial in by[TrialState.FAIL]} - again),
+        len({trial.number for trial in by[TrialState.FAIL]} - made_again(study.trials)),
         [
             (
                 trial.number,

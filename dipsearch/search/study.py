@@ -22,13 +22,14 @@ from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_it
 from dipsearch.search.executor import Executor, Turn, together
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
-from dipsearch.search.ledger import HOST, SUMMARY, WANTED, Ledger
+from dipsearch.search.ledger import WANTED, Ledger
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
-from dipsearch.search.opening import RETRY, agree, chosen_by, held, requeue
+from dipsearch.search.opening import agree, chosen_by, held, requeue
 from dipsearch.search.samplers import SAMPLERS, SEQUENCES, Around
 from dipsearch.search.settings import Settings
 from dipsearch.search.standing import Standing
+from dipsearch.search.trial import HOST, RETRY, SUMMARY, WHOLE
 from dipsearch.seed import seed_of
 from dipsearch.task import Observation
 
@@ -193,7 +194,7 @@ class Search:
             trial.set_user_attr("reason", reason)
             ended = self._study.tell(trial, state=TrialState.PRUNED)
         else:
-            trial.set_user_attr("whole", whole)
+            trial.set_user_attr(WHOLE, whole)
             ended = self._study.tell(trial, values)
         self.standing.ended(ended)
         self.watch(
