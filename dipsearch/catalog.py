@@ -52,6 +52,11 @@ def names(kind: str) -> dict[str, Traversable]:
     return dict(sorted(found.items()))
 
 
+def described(kind: str) -> dict[str, str]:
+    """What every built-in file of a kind says that it is about, by name, sorted."""
+    return {name: str(read_yaml(file).get("about", "")) for name, file in names(kind).items()}
+
+
 def locate(kind: str, name: Name) -> Traversable:
     """The file behind a name or path; UsageError names the choices."""
     name = os.fspath(name)

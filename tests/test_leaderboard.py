@@ -458,7 +458,7 @@ sys.exit(code)
 """
 
 
-@pytest.mark.parametrize("words", ["--help", "search --help", "list tasks", "list genomes"])
+@pytest.mark.parametrize("words", ["--help", "search --help", "list tasks", "list genomes", "reproduce --list"])
 def test_quick_commands_load_nothing_heavy(tmp_path, words):
     ended = subprocess.run(
         [sys.executable, "-c", LOADED, *words.split()],

@@ -96,10 +96,10 @@ def export_genome(name: str, task_name: str, output: Path | None, out: Path) -> 
 
 
 @click.command(name="list")
-@click.argument("kind", type=click.Choice(["spaces", "tasks", "genomes", "operators", "datasets"]))
+@click.argument("kind", type=click.Choice(["spaces", "tasks", "genomes", "operators", "datasets", "tables"]))
 def list_command(kind: str) -> None:
-    """List what can be named: spaces (with their size and source), tasks, genomes, operators or data
-    sets."""
+    """List what can be named: spaces (with their size and source), tasks, genomes, operators, data sets or
+    published tables."""
     if kind == "operators":
         from dipsearch.operator import OPERATORS
 
@@ -111,9 +111,9 @@ def list_command(kind: str) -> None:
         spaces = {name: load_space(name) for name in names("search_spaces")}
         rows = {name: f"{space.size():>9.1e}  {space.about}; {space.source}" for name, space in spaces.items()}
     else:
-        from dipsearch import catalog
+        from dipsearch.catalog import described
 
-        rows = {name: str(catalog.read_yaml(file).get("about", "")) for name, file in catalog.names(kind).items()}
+        rows = described(kind)
     width = max(map(len, rows), default=0)
     for name, about in rows.items():
         click.echo(f"{name:<{width}}  {about}")

@@ -137,9 +137,12 @@ def executor(command: Callable[..., int]) -> Callable[..., int]:
     @click.option("--gpus-per-fit", "gpus", type=Share(), default=0, help="With --ray; 0.25: four fits on one GPU.")
     @functools.wraps(command)
     def wrapped(*given: Any, workers: int | None, ray: str | None, cpus: int, gpus: float, **named: Any) -> int:
-        from dipsearch.search.executor import opened
+        def where() -> AbstractContextManager[Any]:
+            from dipsearch.search.executor import opened  # brings torch, which takes seconds
 
-        return command(*given, where=functools.partial(opened, workers, ray, cpus, gpus), **named)
+            return opened(workers, ray, cpus, gpus)
+
+        return command(*given, where=where, **named)
 
     return wrapped
 

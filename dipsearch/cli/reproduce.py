@@ -66,10 +66,21 @@ def reproduce(
     """
     import time
 
-    from dipsearch import catalog
+    from dipsearch.catalog import described
+    from dipsearch.error import UsageError
+
+    if listed or not tables:
+        for name, about in described("tables").items():
+            click.echo(f"{name:<18}{about}")
+        click.echo(
+            "Lab 2, first requirement: dipsearch figure noise-impedance; all figures: dipsearch figure --list", err=True
+        )
+        if listed:
+            return 0
+        raise UsageError("which table? Give one of these names")
+
     from dipsearch.atomic import write_atomically
     from dipsearch.cli.terminal import going_on, reporting
-    from dipsearch.error import UsageError
     from dipsearch.report.reproduction import FORMATS
     from dipsearch.reproduce.outcome import outcome
     from dipsearch.reproduce.table import load_table, plan
@@ -78,15 +89,6 @@ def reproduce(
     from dipsearch.search.rerun import Rerun
     from dipsearch.task import load_task
 
-    if listed or not tables:
-        for name in catalog.names("tables"):
-            click.echo(f"{name:<18}{load_table(name).about}")
-        click.echo(
-            "Lab 2, first requirement: dipsearch figure noise-impedance; all figures: dipsearch figure --list", err=True
-        )
-        if listed:
-            return 0
-        raise UsageError("which table? Give one of these names")
     if output is not None and len(tables) > 1:
         raise UsageError("--output: a file for one table, but there are several")
     planned = [  # of all, so that a wrong name is told before a fit
