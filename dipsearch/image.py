@@ -74,6 +74,11 @@ def locate(name: Name) -> Path:
     return found[stem]
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether a path can be written in a record: its bytes may be anything."""
+    return str(path) == str(path).encode(errors="replace").decode()
+
+
 def read(name: Name, *, grey: bool = False) -> Tensor:
     """Read a picture as (1, 3, H, W) or, with `grey`, (1, 1, H, W), float32 in [0, 1].
 
@@ -81,6 +86,8 @@ def read(name: Name, *, grey: bool = False) -> Tensor:
     cannot be read, is below 16 pixels a side, would lose depth unseen, or has no known range (floating-point numbers).
     """
     path = locate(name)
+    if not is_utf8(path):
+        raise UsageError(f"{str(path)!a}: a name that is no UTF-8, by which no run can be kept; rename it")
     photo = load_photo(path)
     if photo.dtype in FLOATS:
         raise UsageError(f"{path}: floating-point pictures have no known range; save it with 8 or 16 bits")

@@ -72,9 +72,10 @@ def leaderboard(
     """Rank the genomes and baselines of a task.
 
     Runs are comparable within one protocol (operator, noise, metric, picture size, recipe) and on the same
-    instances; without a `scope`, those around the most recent fit. Rank is by mean PSNR over pictures and
-    seeds (held-out PSNR, without a truth and where a search was judged by it), and goes to rows that have every
-    instance; `psnr_sd` is the deviation over seeds of the mean over pictures.
+    instances; without a `scope`, those around the most recent fit. Rank is by PSNR, the mean over pictures of the mean
+    over seeds (held-out PSNR, without a truth and where a search was judged by it), and goes to rows that have every
+    instance; `psnr_sd` is the deviation over seeds, those with every picture of the row, of the mean over pictures.
+    Failed fits are counted, and in no mean.
 
     Args:
         store: where the runs are.
@@ -95,7 +96,7 @@ def leaderboard(
     if subject is not None:
         chosen = chosen[chosen["subject"] == subject]
     if not chosen.empty:
-        scope = scope or _latest(chosen, purpose)
+        scope = scope or _latest(chosen, frame, purpose)
         comparable = frame[frame["protocol"] == scope.protocol]
         inside = [
             instance in scope.instances for instance in zip(comparable["digest"], comparable["seed"], strict=True)
@@ -141,21 +142,25 @@ def search_ranking(store: RunStore, task: str, scope: Scope | None = None) -> pd
     return table[table["rank"].notna() & table["genome"].notna()]
 
 
-def _latest(chosen: pd.DataFrame, purpose: str) -> Scope:
-    """The scope around the most recent fit (or baseline, where nothing was fitted).
+def _latest(chosen: pd.DataFrame, frame: pd.DataFrame, purpose: str) -> Scope:
+    """The scope around the most recent fit (or baseline, where nothing was fitted) of those `chosen` from a frame.
 
     Its genome's instances, or more: where other genomes have those and others too, the set that most genomes
     have exactly, and of equals the larger. So a genome that was run on less is shown without a rank, and one
     that was also run on other pictures does not leave the rest without one. In a search, most genomes may have been
-    given up after some pictures: there, the largest set that two genomes have.
+    given up after some pictures: there, the largest set that two genomes have. What a genome has counts, whatever it
+    was made for: a fit that a search has made is no other one in a re-run of the same protocol.
     """
     fits = chosen[chosen["genome_key"].notna()]
     fits = chosen if fits.empty else fits
     latest = fits.sort_values("created").iloc[-1]
     fits = fits[fits["protocol"] == latest["protocol"]]
+    asked = set(zip(fits["digest"], fits["seed"], strict=True))
+    alike = frame[(frame["protocol"] == latest["protocol"]) & frame["subject"].isin(fits["subject"])]
     covered: dict[str, set[tuple[str, int]]] = {}
-    for subject, digest, seed in zip(fits["subject"], fits["digest"], fits["seed"], strict=True):
-        covered.setdefault(subject, set()).add((str(digest), int(seed)))
+    for subject, digest, seed in zip(alike["subject"], alike["digest"], alike["seed"], strict=True):
+        if (digest, seed) in asked:
+            covered.setdefault(subject, set()).add((str(digest), int(seed)))
     least = covered[latest["subject"]]
     sets = Counter(frozenset(instances) for instances in covered.values() if instances >= least)
 
@@ -166,9 +171,8 @@ def _latest(chosen: pd.DataFrame, purpose: str) -> Scope:
     return Scope(str(latest["protocol"]), max(sets, key=standing))
 
 
-NUMBERS = (
-    "psnr", "held_out", "oracle_psnr", "ssim", "parameters", "gflop", "seconds", "rollbacks", "non_finite",
-)  # fmt: skip
+MEANS = ("psnr", "held_out", "oracle_psnr", "ssim", "gflop", "seconds")
+NUMBERS = (*MEANS, "parameters", "rollbacks", "non_finite")
 MADE_ON = ("machine", "device", "precision")
 
 
@@ -206,17 +210,7 @@ def _frame(runs: list[dict[str, Any]]) -> pd.DataFrame:
     keys = frame["genome_key"].fillna(frame["name"])
     frame["subject"] = [subject_of(key, changes) for key, changes in zip(keys, frame["recipe_changes"], strict=True)]
     frame["picture"] = [picture_of(str(image)) for image in frame["image"]]
-    for column in (
-        "psnr",
-        "held_out",
-        "oracle_psnr",
-        "ssim",
-        "parameters",
-        "gflop",
-        "seconds",
-        "rollbacks",
-        "non_finite",
-    ):
+    for column in NUMBERS:
         frame[column] = pd.to_numeric(frame[column])
     return frame
 
@@ -230,24 +224,19 @@ def _table(rows: pd.DataFrame, judged: str) -> pd.DataFrame:
         summary=("summary", "first"),
         genome=("genome", "first"),
         recipe_changes=("recipe_changes", "first"),
-        psnr=("psnr", "mean"),
-        held_out=("held_out", "mean"),
-        oracle_psnr=("oracle_psnr", "mean"),
-        ssim=("ssim", "mean"),
         parameters=("parameters", "max"),
-        gflop=("gflop", "mean"),
-        seconds=("seconds", "mean"),
         rollbacks=("rollbacks", "sum"),
         non_finite=("non_finite", "sum"),
-        images=("digest", "nunique"),
-        seeds=("seed", "nunique"),
         fits=(judged, "count"),
+        failed=("status", lambda status: (status != OK).sum()),
     )
-    by_seed = rows.groupby(["subject", "seed"])[judged].mean().groupby("subject")
-    table["psnr_sd"] = by_seed.std(ddof=1)
-    table["failed"] = rows[rows["status"] != OK].groupby("subject").size()
-    table["failed"] = table["failed"].fillna(0).astype(int)
-    whole = table["fits"] == instances
-    table["rank"] = table[judged].where(whole).rank(ascending=False, method="min")
+    good = rows[rows["status"] == OK]
+    table[list(MEANS)] = good.groupby(["subject", "digest"])[list(MEANS)].mean().groupby("subject").mean()
+    counts = good.groupby("subject")[["digest", "seed"]].nunique().rename(columns={"digest": "images", "seed": "seeds"})
+    table[["images", "seeds"]] = counts.reindex(table.index, fill_value=0)
+    by_seed = good.groupby(["subject", "seed"]).agg(mean=(judged, "mean"), images=("digest", "nunique")).reset_index()
+    whole = by_seed[by_seed["images"] == by_seed["subject"].map(table["images"])]
+    table["psnr_sd"] = whole.groupby("subject")["mean"].std(ddof=1)
+    table["rank"] = table[judged].where(table["fits"] == instances).rank(ascending=False, method="min")
     table = table.sort_values(["rank", judged], ascending=[True, False], na_position="last").reset_index()
     return table.assign(front="")

@@ -28,12 +28,15 @@ def pack(store: RunStore, file: Path, tasks: list[str]) -> int:
     """Write the runs of tasks (none: of all) into a file; how many.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or none of one of the tasks.
     """
-    chosen = tasks or sorted(path.name for path in store.root.glob("*") if path.is_dir())
-    paths = [path for task in chosen for path in sorted((store.root / task).glob("*.json")) if read_run(path)]
+    chosen = dict.fromkeys(tasks or sorted(path.name for path in store.root.glob("*") if path.is_dir()))
+    found = {task: [path for path in sorted((store.root / task).glob("*.json")) if read_run(path)] for task in chosen}
+    if missing := [task for task in dict.fromkeys(tasks) if not found[task]]:
+        raise UsageError(f"no runs of {', '.join(missing)} under {store.root}")
+    paths = [path for each in found.values() for path in each]
     if not paths:
-        raise UsageError(f"no runs{' of ' + ', '.join(tasks) if tasks else ''} under {store.root}")
+        raise UsageError(f"no runs under {store.root}")
 
     def write(temporary: Path) -> None:
         with tarfile.open(temporary, "w:xz") as parcel:

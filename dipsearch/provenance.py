@@ -47,7 +47,7 @@ def found_genome(store: RunStore, task: str, name: str) -> dict[str, Any]:
         "about": f"found by dipsearch for task {task}",
         "source": f"dipsearch search --task {task}",
         "image_channels": 1 if run["metric"] == "gray" else 3,
-        "parameters": int(run["parameters"]),
+        "parameters": max(int(each["parameters"]) for each in runs if judged_by(each) == subject),  # a failed run: 0
         "provenance": provenance,
         **({"recipe": changes} if changes else {}),
         "genome": genome,

@@ -15,7 +15,9 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from dipsearch.atomic import write_atomically
 from dipsearch.error import UsageError
@@ -85,6 +87,8 @@ class Run:
     created: str = ""
     schema: int = SCHEMA
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(strict=True, allow_inf_nan=False)  # of records that are read
+
     @property
     def key(self) -> str:
         """What makes this run the same as another: its inputs."""
@@ -133,6 +137,10 @@ class RunStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._files: dict[str, tuple[int, dict[str, list[Path]]]] = {}  # of a task: the folder's time, files by key
+
+    def look_again(self) -> None:
+        """Forget which files there are: what another process wrote while this one saved a run is seen from now on."""
+        self._files.clear()
 
     def find(self, task: str, key: str) -> dict[str, Any] | None:
         """The run with this key, or None. A file that does not parse counts as absent, and is replaced."""
@@ -236,7 +244,18 @@ def parse_run(content: bytes) -> dict[str, Any] | None:
         return None
     defaults = {name: entry.default for name, entry in LATER.items()}  # in runs from before these were known
     whole = defaults | run
-    return whole if whole.keys() >= FIELDS.keys() else None
+    if not whole.keys() >= FIELDS.keys():
+        return None
+    try:
+        _validator().validate_json(content)  # strict: of Python data it would only take a Run
+    except ValidationError:
+        return None
+    return whole if whole["genome_key"] != "" and (whole["genome_key"] is None) == (whole["genome"] is None) else None
+
+
+@functools.cache
+def _validator() -> TypeAdapter[Run]:
+    return TypeAdapter(Run)
 
 
 def _write_curve(curve: dict[str, list[float]], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import shutil
 import sys
 
 import optuna
@@ -10,7 +11,7 @@ from optuna.artifacts import get_all_artifact_meta
 from studies import searched, write_space, write_task
 
 from dipsearch.cli import main
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.report.dashboard import prepare
 from dipsearch.run import RunStore
 
@@ -46,6 +47,24 @@ def test_a_copy_has_the_pictures_of_every_trial(study, room):
     again, _, _ = prepare(study, store)  # made anew, not added to
     assert shown(again) == names
     assert len(list((study / "dashboard" / "artifacts").iterdir())) == added and artifacts is not None
+
+
+def test_pictures_of_other_searches_are_left_out(study, room):
+    store = RunStore(room / "out" / "runs")
+    before = prepare(study, store)[2]
+    write_task(room, effort={"trials": 3}, recipe={"iterations": 40})
+    searched(room, pruner="none", study="longer")
+    assert prepare(study, store)[2] == before > 0
+
+
+def test_a_copy_goes_anywhere_or_the_reason_is_told(study, room):
+    moved = study.rename(study.parent / "who? why#1 50%")
+    url, _, _ = prepare(moved, RunStore(room / "out" / "runs"))
+    assert len(shown(url)) == 3 and {path.name for path in (moved / "dashboard").iterdir()} == {"study.db", "artifacts"}
+    shutil.rmtree(moved / "dashboard")
+    (moved / "dashboard").write_text("in the way")
+    with pytest.raises(DipsearchError, match="dashboard: Not a directory"):
+        prepare(moved, RunStore(room / "out" / "runs"))
 
 
 @pytest.mark.slow

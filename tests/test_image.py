@@ -1,6 +1,7 @@
 """Pictures are read with their full range, or refused with one line that names the file."""
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -365,6 +366,13 @@ def test_digest_does_not_see_how_the_pixels_lie_in_memory() -> None:
 def test_digest_is_the_same_on_every_machine() -> None:
     ramp = torch.arange(768, dtype=torch.float32).reshape(1, 3, 16, 16) / 1024
     assert digest(ramp) == "16764e4ddd5552cc"
+
+
+def test_a_name_that_no_record_can_hold_is_refused(tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+    Image.fromarray(COLOUR).save(path)
+    with pytest.raises(UsageError, match=r"caf\\udce9.png': a name that is no UTF-8"):
+        read(path)
 
 
 def test_a_picture_has_one_name(tmp_path, monkeypatch):

@@ -120,6 +120,21 @@ def test_mean_and_deviation_have_known_answers(tmp_path):
     assert (board.preset, board.metric, board.purpose, board.other_protocols) == ("quick", "rgb", "rerun", 0)
 
 
+def test_what_an_interruption_leaves_moves_no_mean(tmp_path):
+    runs = genome_runs("small", [[30.0, 20.0], [30.0]]) + genome_runs("large", [[29.0, 19.0], [29.0]])
+    small = rows_of(leaderboard(store_of(tmp_path, runs), "denoise"))["small"]
+    assert small["rank"] == 1 and small["psnr"] == 25.0  # of pictures, each of which counts once
+    assert math.isnan(small["psnr_sd"])  # one seed alone has both
+
+
+def test_what_a_search_has_fitted_counts_in_a_rerun_of_the_same_protocol(tmp_path):
+    found = genome_runs("found", [[20.0], [26.0], [27.0]])
+    found[0] |= {"purpose": "search"}
+    runs = found + genome_runs("published", [[24.0], [25.0], [26.0]])
+    rows = rows_of(leaderboard(store_of(tmp_path, runs), "denoise"))
+    assert {name: (row["rank"], row["seeds"]) for name, row in rows.items()} == {"published": (1, 3), "found": (2, 3)}
+
+
 def test_costs_and_other_numbers_are_means_and_sums(tmp_path):
     runs = genome_runs("small", [[20.0, 30.0]])
     runs[0] |= {"seconds": 1.0, "ssim": 0.2, "rollbacks": 1, "parameters": 5}
@@ -158,18 +173,20 @@ def test_a_row_without_every_instance_has_no_rank_and_stands_last(tmp_path):
 def test_failures_are_counted_and_take_the_rank(tmp_path):
     runs = genome_runs("sound", [[20.0, 22.0]]) + genome_runs("fragile", [[40.0, 41.0]])
     runs[3] |= {"status": "diverged", "reason": "the loss", "psnr": None, "ssim": None, "oracle_psnr": None}
+    runs[3] |= {"seconds": 0.0, "gflop": 0.0}  # as a failed fit has them
     board = leaderboard(store_of(tmp_path, runs), "denoise")
     rows = rows_of(board)
     assert (rows["sound"]["failed"], rows["fragile"]["failed"]) == (0, 1)
     assert math.isnan(rows["fragile"]["rank"]) and rows["sound"]["rank"] == 1
-    assert rows["fragile"]["psnr"] == 40.0
+    assert rows["fragile"]["psnr"] == 40.0 and rows["fragile"]["images"] == 1
+    assert (rows["fragile"]["gflop"], rows["fragile"]["seconds"]) == (0.5, 2.0)
 
 
 def test_a_genome_that_only_failed_is_shown(tmp_path):
     failure = {"status": "out-of-memory", "ssim": None, "oracle_psnr": None}
     board = leaderboard(store_of(tmp_path, genome_runs("huge", [[None]], **failure)), "denoise")
     row = rows_of(board)["huge"]
-    assert row["failed"] == 1 and math.isnan(row["psnr"]) and math.isnan(row["rank"])
+    assert row["failed"] == 1 and math.isnan(row["psnr"]) and math.isnan(row["rank"]) and row["images"] == 0
     for form in FORMATS.values():
         assert "huge" in form(board)
 
@@ -314,7 +331,9 @@ def test_json_parses_back_at_full_precision(tmp_path):
 
     data = json.loads(FORMATS["json"](board_of(tmp_path)), parse_constant=refuse)
     assert [row["name"] for row in data["rows"]] == ["large", "small", "observation"]
-    assert data["rows"][2]["psnr"] == pytest.approx((20.123456789 + 21.0) / 2, abs=1e-9)
+    assert [row["psnr"] for row in data["rows"]] == list(board_of(tmp_path).table["psnr"])
+    thirds = leaderboard(store_of(tmp_path / "thirds", genome_runs("small", [[26.0], [27.0], [27.0]])), "denoise")
+    assert json.loads(FORMATS["json"](thirds))["rows"][0]["psnr"] == 80 / 3
     assert data["rows"][2]["rank"] is None and data["rows"][2]["genome"] is None
     assert data["rows"][0]["genome"] == {"family": "hourglass", "depth": 1}
     assert data["setting"] == SETTING and data["task"] == "denoise" and data["images"] == ["cat", "dog"]
@@ -372,6 +391,7 @@ def test_a_found_genome_carries_how_it_was_judged(tmp_path):
     runs += genome_runs("small", [[23.0]], purpose="search", protocol=PROXY, preset="standard")
     data = found_genome(store_of(tmp_path, runs), "denoise", "small")
     assert data["genome"] == {"family": "hourglass", "depth": 1} and data["image_channels"] == 3
+    assert data["parameters"] == 1000  # and not the 0 of a fit that failed
     rerun, search = data["provenance"]["rerun"], data["provenance"]["search"]
     assert (rerun["psnr"], rerun["psnr_sd"], rerun["rank"], rerun["seeds"]) == (26.0, 1.0, 2, 3)
     assert (search["psnr"], search["psnr_sd"], search["preset"], search["images"]) == (23.0, None, "standard", ["cat"])

@@ -57,6 +57,14 @@ def test_only_what_is_missing_is_added(packed, room, tmp_path):
     assert len(other.load("task")[0]) == 2
 
 
+def test_a_task_that_has_no_runs_is_told_and_one_that_comes_twice_is_packed_once(packed, tmp_path):
+    store, _ = packed
+    (task,) = (path.name for path in store.root.iterdir())
+    assert pack(store, tmp_path / "some.tar.xz", [task, task]) == 2
+    with pytest.raises(UsageError, match="no runs of typo under"):
+        pack(store, tmp_path / "some.tar.xz", [task, "typo"])
+
+
 def test_tasks_can_be_chosen(packed, tmp_path):
     store, _ = packed
     shutil.copytree(store.root / "task", store.root / "second")

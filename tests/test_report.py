@@ -19,13 +19,14 @@ from dipsearch.image import thumbnail
 from dipsearch.network.build import FAMILIES
 from dipsearch.report.again import command_of
 from dipsearch.report.album import Album
-from dipsearch.report.charts import curve
+from dipsearch.report.charts import curve, history
 from dipsearch.report.drawing import DIAGRAMS, diagram, draw_network
 from dipsearch.report.gather import gather
 from dipsearch.report.html import page
 from dipsearch.reproduce.table import load_table, plan
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol
+from dipsearch.search.evidence import Ended
 from dipsearch.task import load_task
 
 HOSTILE = [
@@ -92,15 +93,25 @@ def test_oracle_numbers_stand_apart(tmp_path):
 
 
 def test_published_numbers_stand_beside_those_of_their_table(tmp_path):
-    store = RunStore(tmp_path / "runs")
-    for psnr, name in ((30.1, "DIP"), (29.0, "ours")):
-        genome = genome_of(int(psnr))
-        save(store, run_of(genome, task="set9-25", purpose="reproduce", name=name, psnr=psnr))
-    (board,) = gather(tmp_path, [], 10**6).tasks[0].boards
-    told = {row[1].word: row[-1].word for row in board.honest.rows}
-    assert board.honest.heads[-1] == "published" and told["DIP"] == "30.43" and told["ours"] == ""
-    assert told["bm3d"] == "31.42"  # published, and not run
-    assert "NAS-DIP" not in told or told["NAS-DIP"] == ""  # an oracle's number is not among the honest ones
+    def told(table, pictures, scale="full"):
+        planned, folder = plan(load_table(table), scale), tmp_path / f"{table}-{scale}-{len(pictures)}"
+        key = Protocol(planned.task, planned.effort, scale, "reproduce", planned.task.recipe).key
+        table = {"task": table, "purpose": "reproduce", "preset": scale, "protocol": key}
+        for psnr, name in ((30.1, "DIP"), (29.0, "ours")):
+            for picture in pictures:
+                save(RunStore(folder / "runs"), run_of(genome_of(int(psnr)), picture=picture, name=name, **table))
+        (board,) = gather(folder, [], 10**6).tasks[0].boards
+        assert scale == "smoke" or board.honest.heads[-1] == "published"
+        return {row[1].word: row[-1].word for row in board.honest.rows}
+
+    every = [name.split(":")[-1] for name in plan(load_table("set9-25")).task.images.evaluation]
+    whole = told("set9-25", every)
+    assert whole["DIP"] == "30.43" and whole["ours"] == ""
+    assert whole["bm3d"] == "31.42"  # published, and not run
+    assert "NAS-DIP" not in whole or whole["NAS-DIP"] == ""  # an oracle's number is not among the honest ones
+    some = told("set5-x4", ["bird", "head"])  # whose numbers are known one by one
+    assert some["DIP"] == f"{(31.80 + 31.04) / 2:.2f}"
+    assert "30.43" not in told("set9-25", ["astronaut"], "smoke").values()
 
 
 def test_relatives_say_what_changes_and_what_it_brings(tmp_path):
@@ -109,19 +120,28 @@ def test_relatives_say_what_changes_and_what_it_brings(tmp_path):
         save(store, run_of(genome_of(5, **genes), psnr=float(psnr)))
     by_name = {view.name: view for view in gather(tmp_path, [], 10**6).genomes}
     first = by_name[genome_of(5).key()[:8]].relatives.rows
-    assert [[cell.word for cell in row][1:] for row in first] == [
+    told = [
         ["upsample: bilinear → nearest", "+2.00"],
         ["padding: reflect → zero; upsample: bilinear → nearest", "-5.00"],
     ]
+    assert [[cell.word for cell in row][1:] for row in first] == told
+    for psnr, genes in ((25, {}), (27, {"upsample": "nearest"}), (20, {"upsample": "nearest", "padding": "zero"})):
+        save(store, run_of(genome_of(5, **genes), picture="two", psnr=float(psnr)))
+    save(store, run_of(genome_of(5, padding="zero"), psnr=40.0))  # given up after one picture
+    seen = gather(tmp_path, [], 10**6)
+    (again,) = [view.relatives.rows for view in seen.genomes if view.name == genome_of(5).key()[:8]]
+    assert [[cell.word for cell in row][1:] for row in again] == told
+    assert len(seen.tasks[0].boards[0].oracle.rows) == 3
 
 
 def test_a_run_says_how_it_is_made_again(tmp_path):
     task = load_task("denoise")
     effort = task.rerun["quick"]
 
-    def said(protocol, name, **changes):
+    def said(protocol, name, genome=None, out="results", **changes):
         setting = {"protocol": protocol.key, "setting": protocol.setting, "preset": protocol.preset}
-        return command_of(vars(run_of(genome_of(1), name=name, **setting, **changes)))
+        run = run_of(load_genome(genome) if genome else genome_of(1), name=name, **setting, **changes)
+        return command_of(vars(run), Path(out))
 
     def rerun(**settings):
         return Protocol(task, effort, "quick", "rerun", task.recipe_for(effort.changed(settings)))
@@ -132,23 +152,26 @@ def test_a_run_says_how_it_is_made_again(tmp_path):
 
     mine = {"task": "denoise", "picture": "astronaut", "repeat": 1}
     again = "dipsearch rerun --task denoise --preset quick"
-    assert said(rerun(), "dip-sr", **mine) == f"{again} --genome dip-sr --seeds 2 --seed 0"
-    assert said(rerun(precision="float32"), "a b", **mine) == (
-        "dipsearch export genome 'a b' --task denoise -o genome.yaml && "
-        f"{again} --precision float32 --genome genome.yaml --seeds 2 --seed 0"
-    )
+    assert said(rerun(), "dip-sr", "dip-sr", **mine) == f"{again} --genome dip-sr --seeds 2 --seed 0"
+    for name in ("a b", "dip-sr"):  # a file that is called as a built-in one is none
+        assert said(rerun(precision="float32"), name, out="a b", **mine) == (
+            f"dipsearch export genome {genome_of(1).key()} --task denoise -o genome.yaml --out 'a b' && "
+            f"{again} --precision float32 --genome genome.yaml --seeds 2 --seed 0 --out 'a b'"
+        )
     assert said(rerun(iterations=7), "dip-sr", **mine) == ""  # with other options than are looked for
     assert said(rerun(), "dip-sr", **mine | {"picture": "one"}) == ""  # none of the task's pictures
     assert said(rerun(), "dip-sr", **mine | {"task": "toy"}) == ""
     sides = {"low-resolution": "code", "rollback": "code", "input-noise": "paper"}
     of_table = {"task": "set5-x4", "purpose": "reproduce", "picture": "bird"}
-    assert said(table("set5-x4", sides, "bfloat16"), "DIP", **of_table) == (
+    assert said(table("set5-x4", sides, "bfloat16"), "DIP", "dip-sr", **of_table) == (
         "dipsearch reproduce set5-x4 --follow low-resolution=code --follow rollback=code --precision bfloat16 "
         "--picture bird --row DIP --seeds 1 --seed 0"
     )
-    assert said(table("set5-x4", {}), "NAS-DIP", **of_table) == (
+    changes = {"recipe_changes": plan(load_table("set5-x4")).candidates["NAS-DIP"].changes}
+    assert said(table("set5-x4", {}), "as it was called once", "nas-dip-sr", **of_table | changes) == (
         "dipsearch reproduce set5-x4 --picture bird --row NAS-DIP --seeds 1 --seed 0"
     )
+    assert said(table("set5-x4", {}), "DIP", **of_table) == ""  # a network that the table has not
     folder_of_runs(tmp_path)
     assert {view.command for view in gather(tmp_path, [], 10**6).runs} == {""}  # of a task that nobody has
 
@@ -170,6 +193,12 @@ def test_a_study_shows_its_history_its_rungs_and_why_trials_ended(tmp_path, room
     (study,) = gather(room / "out", [], 10**6).studies
     assert study.name == "study" and study.facts["trials"] == "24" and int(study.facts["with a score"]) >= 3
     assert len(study.charts) == 2 and not study.missing  # its history, and what mattered
+
+
+def test_an_estimate_is_no_best_score():
+    scores = ((25.0, True), (28.0, False), (26.0, True))
+    ended = [Ended(number, *score, None, "", ()) for number, score in enumerate(scores)]
+    assert "2 scores, 1 estimates and 0 pruned trials; the best score is 26.00" in history(ended, "name")
 
 
 # Of any name
@@ -245,7 +274,8 @@ def test_runs_without_a_truth_are_ranked_by_what_was_held_out(tmp_path):
         store.save(run_of(genome_of(number), **blind))
     (board,) = gather(tmp_path, [], 10**6).tasks[0].boards
     assert "held-out PSNR" in board.honest.heads and "PSNR" not in board.honest.heads
-    assert board.oracle is None and not board.charts and "22.00" in Reader(made(tmp_path)).text
+    assert board.oracle is None and "22.00" in Reader(made(tmp_path)).text
+    assert len(board.charts) == 2 and all("held-out PSNR against" in chart for chart in board.charts)
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,14 @@ def test_the_difference_is_of_the_same_kind_over_the_same_pictures(toy, tmp_path
     assert row["published"] == 21 and row["difference"] == pytest.approx(mean("final_psnr", of_one) - 21)
 
 
+def test_two_pictures_that_are_called_alike_are_two(toy, tmp_path):
+    planned, work = work_of(toy, tmp_path / "runs")
+    one = next(run for run in work.run(quietly) if run["genome_key"])
+    told = (("a/x.png", 20.0), ("b/x.png", 20.0), ("c/y.png", 32.0))
+    runs = [one | {"image": image, "digest": image, "psnr": psnr} for image, psnr in told]
+    assert outcomes._row(planned, "tiny", runs, 3)["stopped"] == 24.0
+
+
 def test_the_command_line_runs_pauses_and_writes(toy, tmp_path, capsys):
     out = ["--out", str(tmp_path / "results")]
     assert main(["reproduce", str(toy), "--budget", "0", *out]) == 0

@@ -226,6 +226,45 @@ def test_a_broken_file_counts_as_absent_and_is_reported(tmp_path, garbage):
     assert whole.exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"psnr": "high"}, {"psnr": True}, {"setting": None}, {"genome_key": {}}, {"genome_key": ""}, {"genome": None},
+        {"iterations": None}, {"seconds": None}, {"machine": None}, {"seed": 1.5}, {"name": 7},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_record_that_holds_other_things_is_broken(tmp_path, change):
+    store, run = RunStore(tmp_path), run_of()
+    path = store.save(run)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert store.load("denoise") == ([], [path])
+
+
+def test_numbers_beyond_all_bounds_are_broken(tmp_path):
+    store = RunStore(tmp_path)
+    path = store.save(run_of(psnr=25.5))
+    assert store.load("denoise")[1] == []
+    path.write_text(path.read_text().replace('"psnr": 25.5', '"psnr": 1e999'))
+    assert store.load("denoise")[1] == [path]
+
+
+def test_what_another_process_wrote_meanwhile_is_seen(tmp_path, monkeypatch):
+    mine, other, late = RunStore(tmp_path), RunStore(tmp_path), run_of(seed=2)
+    mine.save(run_of(seed=1))
+    write = write_atomically
+
+    def interrupted(path, *rest):
+        monkeypatch.undo()
+        other.save(late)  # while this one is under way
+        write(path, *rest)
+
+    monkeypatch.setattr("dipsearch.run.write_atomically", interrupted)
+    mine.save(run_of(seed=3))
+    mine.look_again()
+    assert mine.find("denoise", late.key) is not None
+
+
 def test_every_cut_of_a_run_file_is_broken(tmp_path):
     store, run = RunStore(tmp_path), run_of()
     path = store.save(run)

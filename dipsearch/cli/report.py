@@ -22,9 +22,14 @@ from dipsearch.cli import options
 @click.pass_obj
 def report(command: str, tasks: tuple[str, ...], title: str, pictures: float, output: Path | None, out: Path) -> None:
     """Make one HTML page of runs and studies: it loads nothing, and opens anywhere."""
+    import math
+
     from dipsearch.atomic import write_atomically
+    from dipsearch.error import UsageError
     from dipsearch.report.html import page
 
+    if not math.isfinite(pictures):
+        raise UsageError(f"--pictures {pictures}: no number of megabytes")
     path = output or out / "report.html"
     text = page(out, list(tasks), command, title=title, pictures=round(pictures * 1e6))
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -112,6 +112,7 @@ def reproduce(
             if budget:
                 with reporting() as reporter, going_on(reporter, command):
                     failures += fit_all(reporter, work, command, max(0.0, until - time.monotonic()))
+            store.look_again()  # other parts may have been at work
             text = FORMATS[form](outcome(each, work))
             click.echo(text, nl=False)
     if output is not None:

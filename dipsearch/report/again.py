@@ -3,39 +3,71 @@
 import itertools
 import shlex
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from dipsearch import catalog
 from dipsearch.error import UsageError
-from dipsearch.reproduce.table import SCALES, SIDES, load_table, plan
-from dipsearch.run import picture_of
+from dipsearch.genome import load_genome_file
+from dipsearch.reproduce.table import SCALES, SIDES, Plan, load_table, plan
+from dipsearch.run import judged_by, picture_of
 from dipsearch.search.evaluation import Protocol
+from dipsearch.search.rerun import Candidate
 from dipsearch.task import choose_effort, load_task
 
+USUAL = Path("results")  # where commands put what they make
 
-def command_of(run: dict[str, Any]) -> str:
-    """The words of the command, for a shell; empty where none of the built-in tasks and tables makes this run."""
+
+def command_of(run: dict[str, Any], out: Path = USUAL) -> str:
+    """The words of the command, for a shell; empty where none of the built-in tasks and tables makes this run.
+
+    Args:
+        run: its record.
+        out: the folder that it is in, and that it is to be made in again.
+    """
+    where = [] if out == USUAL else ["--out", str(out)]
     seeds = ["--seeds", str(run["repeat"] + 1), "--seed", str(run["study_seed"])]
     told = (run["task"], run["preset"], run["protocol"], str(run["setting"]["recipe"].get("precision", "auto")))
     if run["purpose"] == "reproduce":
-        options = _of_table(*told)
-        row = ["--row", run["name"]] if run["genome_key"] else []
+        made = of_table(*told)
+        row = _row(made[0], run) if made else None
+        if made is None or row is None:
+            return ""
         picture = ["--picture", picture_of(str(run["image"])).removesuffix(".png")] if run["preset"] == "full" else []
-        words = ["dipsearch", "reproduce", run["task"], *(options or ()), *picture, *row, *seeds]
-        return "" if options is None else shlex.join(words)
+        return shlex.join(["dipsearch", "reproduce", run["task"], *made[1], *picture, *row, *seeds, *where])
     options = _of_task(*told, str(run["image"])) if run["purpose"] == "rerun" and run["genome_key"] else None
     if options is None:
         return ""
-    named = run["name"] in catalog.names("genomes")
+    named = _built_in(run["name"]) == judged_by(run)
     file = run["name"] if named else "genome.yaml"
-    found = ["dipsearch", "export", "genome", run["name"], "--task", run["task"], "-o", file]
-    again = ["dipsearch", "rerun", "--task", run["task"], *options, "--genome", file, *seeds]
+    found = ["dipsearch", "export", "genome", run["genome_key"], "--task", run["task"], "-o", file, *where]
+    again = ["dipsearch", "rerun", "--task", run["task"], *options, "--genome", file, *seeds, *where]
     return shlex.join(again) if named else f"{shlex.join(found)} && {shlex.join(again)}"
 
 
+def _row(planned: Plan, run: dict[str, Any]) -> list[str] | None:
+    """The option that chooses a run's row, by what it judges: rows may have been called otherwise when it was made.
+    None where the table has no such row."""
+    if not run["genome_key"]:
+        return []
+    rows = [row for row, (name, _) in planned.shows.items() if planned.candidates[name].key == judged_by(run)]
+    if not rows:
+        return None
+    return ["--row", run["name"] if run["name"] in rows else rows[0]]
+
+
 @cache
-def _of_table(name: str, scale: str, protocol: str, precision: str) -> list[str] | None:
-    """Options of `reproduce` with which a table has a protocol; None where it never has."""
+def _built_in(name: str) -> str | None:
+    """What is judged by the name of a built-in genome; None where there is none of that name."""
+    if name not in catalog.names("genomes"):
+        return None
+    file = load_genome_file(name)
+    return Candidate(file.genome, file.recipe).key
+
+
+@cache
+def of_table(name: str, scale: str, protocol: str, precision: str) -> tuple[Plan, list[str]] | None:
+    """How a built-in table has a protocol, and the options of `reproduce` for that; None where it never has."""
     if scale not in SCALES:
         return None
     try:
@@ -50,7 +82,7 @@ def _of_table(name: str, scale: str, protocol: str, precision: str) -> list[str]
                 others = [f"{difference}={side}" for difference, side in sides.items() if side != SIDES[0]]
                 follow = [word for other in others for word in ("--follow", other)]
                 own = ["--scale", scale] if scale != "full" else []
-                return [*own, *follow, *(["--precision", given] if given else [])]
+                return planned, [*own, *follow, *(["--precision", given] if given else [])]
     return None
 
 

@@ -27,7 +27,7 @@ class Album:
         try:
             with Image.open(path) as opened:
                 picture = opened.convert("RGB" if opened.mode != "L" else "L")
-        except OSError:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # as Pillow has it for broken ones
             return None
         sink = io.BytesIO()
         picture.save(sink, "WEBP", lossless=picture.width * picture.height <= LOSSLESS, quality=QUALITY)

@@ -7,12 +7,15 @@ import pandas as pd
 
 from dipsearch import catalog
 from dipsearch.genome import load_genome_file
-from dipsearch.leaderboard import COLUMNS, Leaderboard, with_front
+from dipsearch.image import expand
+from dipsearch.leaderboard import COLUMNS, Leaderboard
+from dipsearch.report.again import of_table
 from dipsearch.report.charts import against
 from dipsearch.report.text import caption, cells
 from dipsearch.report.views import Board, Cell, Table
-from dipsearch.reproduce.published import numbers, rows_of
-from dipsearch.run import hashed
+from dipsearch.reproduce.published import numbers, over, rows_of
+from dipsearch.reproduce.table import load_table
+from dipsearch.run import hashed, picture_of
 
 PURPOSES = {"rerun": "Full fits", "reproduce": "Published protocol", "search": "Search scores"}
 ORACLE = ("oracle_psnr",)
@@ -44,7 +47,7 @@ def view_board(board: Leaderboard) -> Board:
     honest = Table(heads + (["published"] if published else []), numeric, rows, kinds)
     charts = []
     for cost, label in (("seconds", "seconds a fit"), ("gflop", "GFLOP an iteration")):
-        chart = against(with_front(table, [cost]), cost, label, f"{name}-{cost}", "#genome-")
+        chart = against(board, cost, label, f"{name}-{cost}", "#genome-")
         charts += [chart] if chart is not None else []
     return Board(
         name,
@@ -78,11 +81,17 @@ def plain(value: Any) -> Any:
 
 
 def _published(board: Leaderboard, *, oracle: bool) -> dict[str, float]:
-    """Published means of a table's rows, oracle numbers or the others; none for tasks that are no table."""
-    if board.task not in catalog.names("tables"):
+    """What was published of a table's rows over the pictures of a board, oracle numbers or the others; none where the
+    board is not of a published table as it stands."""
+    protocol, precision = board.runs["protocol"].iloc[0], board.setting["recipe"].get("precision", "auto")
+    if board.purpose != "reproduce" or board.preset != "full":
         return {}
-    said = {row: numbers(board.task, row).get("") for row in rows_of(board.task)}
-    return {row: each.psnr for row, each in said.items() if each is not None and (each.stop == "oracle") == oracle}
+    if of_table(board.task, board.preset, protocol, precision) is None:
+        return {}
+    pictures = set(board.images)
+    whole = pictures == set(map(picture_of, expand(list(load_table(board.task).images))))
+    said = {row: over(numbers(board.task, row), pictures, whole=whole) for row in rows_of(board.task)}
+    return {row: each[0] for row, each in said.items() if each is not None and (each[1] == "oracle") == oracle}
 
 
 def _said(published: dict[str, float], name: str) -> Cell:
@@ -90,7 +99,7 @@ def _said(published: dict[str, float], name: str) -> Cell:
 
 
 def _oracle(board: Leaderboard) -> Table | None:
-    table = board.table[board.table["oracle_psnr"].notna()]
+    table = board.table[board.table["oracle_psnr"].notna() & board.table["rank"].notna()]  # of the same pictures
     if table.empty:
         return None
     published, rows = _published(board, oracle=True), []

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from markupsafe import Markup
 
+from dipsearch.leaderboard import COLUMNS, Leaderboard, with_front
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -59,66 +61,72 @@ def axes_of(width: float = 6.4, height: float = 3.4) -> tuple["Figure", "Axes"]:
     return figure, axes
 
 
-def against(table: pd.DataFrame, cost: str, label: str, name: str, link: str) -> Markup | None:
-    """Honest PSNR against a cost, with the Pareto front; each point leads to its genome. None below two genomes.
+def against(board: Leaderboard, cost: str, label: str, name: str, link: str) -> Markup | None:
+    """The score that ranks, honest or held-out PSNR, against a cost, with the Pareto front; each point leads to its
+    genome. None below two genomes.
 
     The chart ends 6 dB below the best; baselines in its range are lines.
 
     Args:
-        table: of a leaderboard, best first, with its `front` for this cost.
-        cost: its column.
+        board: a leaderboard, best first.
+        cost: a column of it.
         label: of the axis.
         name: for ids.
         link: what stands before a subject in an address.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    shown = table[table["rank"].notna() & table["genome"].notna() & table["psnr"].notna() & (table[cost] > 0)].head(
-        MOST
-    )
+    table, score = with_front(board.table, [cost]), board.judged
+    shown = table[table["rank"].notna() & table["genome"].notna() & (table[cost] > 0)].head(MOST)
     if len(shown) < 2:
         return None
     figure, axes = axes_of()
     front = shown[shown["front"] == "*"].sort_values(cost)
-    axes.plot(front[cost], front["psnr"], color=RED, linewidth=1, zorder=1)
+    axes.plot(front[cost], front[score], color=RED, linewidth=1, zorder=1)
     colours = [RED if mark else BLUE for mark in shown["front"]]
     urls = [f"{link}{subject}" for subject in shown["subject"]]
-    axes.scatter(shown[cost], shown["psnr"], s=26, c=colours, zorder=2, urls=urls)
+    axes.scatter(shown[cost], shown[score], s=26, c=colours, zorder=2, urls=urls)
     labelled = pd.concat([front, shown.head(3)]).drop_duplicates("subject") if len(shown) > 12 else shown
-    lowest = max(shown["psnr"].min(), shown["psnr"].max() - DEEPEST)
-    span = max(shown["psnr"].max() - lowest, 0.2)
+    lowest = max(shown[score].min(), shown[score].max() - DEEPEST)
+    span = max(shown[score].max() - lowest, 0.2)
     for row in table[table["rank"].notna() & table["genome"].isna()].to_dict("records"):
-        if lowest - span < row["psnr"] < shown["psnr"].max() + span:
-            axes.axhline(row["psnr"], color="#8888", linewidth=0.8, linestyle="--")
-            place = (0.01, row["psnr"])
-            axes.annotate(_plain(str(row["name"])), place, xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
+        if lowest - span < row[score] < shown[score].max() + span:
+            axes.axhline(row[score], color="#8888", linewidth=0.8, linestyle="--")
+            place = (0.01, row[score])
+            axes.annotate(plain(str(row["name"])), place, xycoords=("axes fraction", "data"), fontsize=7, va="bottom")
     axes.set_ylim(lowest - 0.15 * span, axes.get_ylim()[1] + 0.1 * span)
     axes.set_xscale("log")
-    _label_points(axes, labelled.head(20), cost)
+    _label_points(axes, labelled.head(20), cost, score)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(label)
-    axes.set_ylabel("PSNR, dB")
-    return inline(figure, name, f"PSNR against {label}: {len(shown)} genomes, {len(front)} on the Pareto front")
+    what = COLUMNS[score]
+    axes.set_ylabel(f"{what}, dB")
+    return inline(figure, name, f"{what} against {label}: {len(shown)} genomes, {len(front)} on the Pareto front")
 
 
 def history(trials: "Sequence[Ended]", name: str) -> Markup | None:
-    """Scores of a study's trials in their order, with the best so far; crosses: pruned, at what they had reached."""
-    scored = [(trial.number, trial.score) for trial in trials if trial.score is not None]
+    """Scores of a study's trials in their order, with the best so far of whole fits; hollow: estimates; crosses:
+    pruned, at what they had reached."""
+    scored = [(trial.number, trial.score) for trial in trials if trial.score is not None and trial.whole]
+    estimated = [(trial.number, trial.score) for trial in trials if trial.score is not None and not trial.whole]
     if not scored:
         return None
     pruned = [(trial.number, trial.reached) for trial in trials if trial.score is None and trial.reached is not None]
     figure, axes = axes_of()
     if pruned:
         axes.scatter(*_both(pruned), s=14, marker="x", color="#8888", linewidth=0.8, label="pruned")
+    if estimated:
+        axes.scatter(*_both(estimated), s=20, facecolors="none", edgecolors=BLUE, linewidth=0.8, label="estimate")
     axes.scatter(*_both(scored), s=20, color=BLUE, label="score")
     numbers, values = _both(scored)
     axes.step(numbers, pd.Series(values).cummax(), where="post", color=RED, linewidth=1, label="best so far")
     axes.set_xlabel("trial")
     axes.set_ylabel("score")
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return inline(figure, name, f"{len(scored)} scores and {len(pruned)} pruned trials; the best is {max(values):.2f}")
+    told = f"{len(scored)} scores, {len(estimated)} estimates and {len(pruned)} pruned trials"
+    return inline(figure, name, f"{told}; the best score is {max(values):.2f}")
 
 
 def curve(
@@ -188,21 +196,21 @@ def _both(points: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
     return [x for x, _ in points], [y for _, y in points]
 
 
-def _label_points(axes: "Axes", rows: pd.DataFrame, cost: str) -> None:
+def _label_points(axes: "Axes", rows: pd.DataFrame, cost: str, score: str) -> None:
     """Names beside points, above or below, where no name stands yet."""
     taken: list[tuple[float, float]] = []
-    for row in rows.sort_values("psnr", ascending=False).to_dict("records"):
-        across, up = axes.transLimits.transform(axes.transScale.transform((row[cost], row["psnr"])))
+    for row in rows.sort_values(score, ascending=False).to_dict("records"):
+        across, up = axes.transLimits.transform(axes.transScale.transform((row[cost], row[score])))
         heights = {offset: up + offset / LABEL_POINTS for offset in OFFSETS}
         near = [y for x, y in taken if abs(across - x) < LABEL[0]]
         free = (offset for offset in OFFSETS if all(abs(heights[offset] - y) > LABEL[1] for y in near))
         down = next(free, OFFSETS[0])
         taken.append((across, heights[down]))
         axes.annotate(
-            _plain(str(row["name"])), (row[cost], row["psnr"]), xytext=(5, down), textcoords="offset points", fontsize=7
+            plain(str(row["name"])), (row[cost], row[score]), xytext=(5, down), textcoords="offset points", fontsize=7
         )
 
 
-def _plain(words: str) -> str:
+def plain(words: str) -> str:
     """A name in which matplotlib sees no formula."""
     return words.replace("$", r"\$")

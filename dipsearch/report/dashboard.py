@@ -10,9 +10,10 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore
 
 from dipsearch import catalog
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.run import RunStore, judged_by, key_of
 from dipsearch.search.evidence import read_study
+from dipsearch.search.ledger import address
 
 
 def prepare(folder: Path, store: RunStore) -> tuple[str, FileSystemArtifactStore, int]:
@@ -29,20 +30,24 @@ def prepare(folder: Path, store: RunStore) -> tuple[str, FileSystemArtifactStore
 
     Raises:
         UsageError: the study cannot be read.
+        DipsearchError: the copy cannot be written.
     """
     config = catalog.read_yaml(folder / "config.yaml")
     try:
-        task = str(config["task"]["name"])
+        task, protocol, seen = str(config["task"]["name"]), config["protocol"], set(config["pictures"])
     except (TypeError, KeyError):
         raise UsageError(f"{folder / 'config.yaml'}: it does not say of which task the study is") from None
     stored = read_study(folder)
     copy = folder / "dashboard"
     shutil.rmtree(copy, ignore_errors=True)
-    (copy / "artifacts").mkdir(parents=True)
-    artifacts, url = FileSystemArtifactStore(copy / "artifacts"), f"sqlite:///{copy / 'study.db'}"
+    try:
+        (copy / "artifacts").mkdir(parents=True)
+    except OSError as error:
+        raise DipsearchError(f"{copy}: {error.strerror or error}") from None
+    artifacts, url = FileSystemArtifactStore(copy / "artifacts"), address(copy / "study.db")
     storage = optuna.storages.RDBStorage(url)
     study = optuna.create_study(storage=storage, study_name=stored.name, directions=stored.directions)
-    pictures, added = _pictures(store, task), 0
+    pictures, added = _pictures(store, task, protocol, seen), 0
     for trial in stored.trials:
         held = {}
         for path in pictures.get(str(trial.user_attrs.get("subject")), []):
@@ -61,11 +66,13 @@ def prepare(folder: Path, store: RunStore) -> tuple[str, FileSystemArtifactStore
     return url, artifacts, added
 
 
-def _pictures(store: RunStore, task: str) -> dict[str, list[Path]]:
-    """The restored pictures of a task's search, by what was judged."""
+def _pictures(store: RunStore, task: str, protocol: str, digests: set[str]) -> dict[str, list[Path]]:
+    """The restored pictures of a search of a task under a protocol, of clean pictures of some digests, by what was
+    judged."""
     pictures: dict[str, list[Path]] = {}
     for run in store.load(task)[0]:
         path = store.path_of(task, run["image"], key_of(run)).with_suffix(".png")
-        if run["purpose"] == "search" and run["genome_key"] and path.exists():
+        mine = run["protocol"] == protocol and run["digest"] in digests and run["purpose"] == "search"
+        if mine and run["genome_key"] and path.exists():
             pictures.setdefault(judged_by(run), []).append(path)
     return pictures

@@ -136,7 +136,9 @@ def _parsed(genome: dict[str, Any]) -> Genome | None:
 
 
 def _facts(row: dict[str, Any]) -> dict[str, str]:
-    told = {"parameters": f"{row['parameters']:,.0f}", "GFLOP an iteration": f"{row['gflop']:.2f}"}
+    told = {"parameters": f"{row['parameters']:,.0f}"}
+    if not pd.isna(row["gflop"]):  # of fits that failed nothing is known
+        told["GFLOP an iteration"] = f"{row['gflop']:.2f}"
     if row["found_on"]:
         told["found on"] = row["found_on"]
     return told
@@ -168,7 +170,10 @@ class _Family:
             subject: frozenset((name, str(gene)) for name, gene in genes.items())
             for subject, genes in self.genes.items()
         }
-        self.scored = {subject for subject, row in self.rows.items() if not pd.isna(row["psnr"])}
+        # others are judged on fewer pictures, or by a held-out number alone
+        self.scored = {
+            subject for subject, row in self.rows.items() if not (pd.isna(row["rank"]) or pd.isna(row["psnr"]))
+        }
 
     def relatives(self, subject: str) -> Table | None:
         """The genomes with the fewest other genes: what changes towards each, and what that brings."""
@@ -225,7 +230,7 @@ def _run(store: RunStore, album: Album, run: dict[str, Any]) -> RunView:
         {name: word for name, word in oracle.items() if word},
         {name: word for name, word in facts.items() if word},
         _as_yaml(run["setting"]),
-        command_of(run),
+        command_of(run, store.root.parent),
         f"not kept, or left out of this report: {', '.join(lacking)}" if lacking and run["genome_key"] else "",
     )
 
@@ -247,7 +252,7 @@ def _curves(path: Path, run: dict[str, Any]) -> list[Markup]:
         ]
         if "statistic" in drawn:
             told = f"what the stopping rule {run['setting']['recipe']['stop']} watches over iterations"
-            made.append(curve({"a": (at, drawn["statistic"])}, marks, told, log=True))
+            made.append(curve({"d": (at, drawn["statistic"])}, marks, told, log=True))
         return [each for each in made if each is not None]
     except (UsageError, KeyError, TypeError, ValueError):
         return []

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from dipsearch.image import to_uint8
+from dipsearch.report.charts import plain
 from dipsearch.report.figure import save
 from dipsearch.report.text import aligned
 from dipsearch.reproduce.figures import Cell
@@ -50,5 +51,5 @@ def draw_cells(rows: list[list[Cell]], path: Path) -> None:
     for line, row in zip(grid, rows, strict=True):
         for axes, cell in zip(line, row, strict=False):
             axes.imshow(to_uint8(cell.x), vmin=0, vmax=255, cmap="gray", interpolation="nearest")
-            axes.set_title(cell.label, fontsize=8)
+            axes.set_title(plain(cell.label), fontsize=8)
     save(canvas, path)

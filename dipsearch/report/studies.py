@@ -31,8 +31,10 @@ def view_study(folder: Path) -> StudyView:
         missing.append(str(error))
     scored = [trial for trial in trials if trial.score is not None]
     facts = {"trials": str(len(trials)), "with a score": str(len(scored))}
-    if scored:
-        facts["best"] = f"{max(trial.score for trial in scored if trial.score is not None):.2f}"
+    if estimated := sum(not trial.whole for trial in scored):
+        facts["of these, estimated"] = str(estimated)
+    if whole := [trial.score for trial in scored if trial.whole and trial.score is not None]:
+        facts["best"] = f"{max(whole):.2f}"
     return StudyView(anchor, name, facts, charts, _rungs(trials), _reasons(trials), "; ".join(dict.fromkeys(missing)))
 
 

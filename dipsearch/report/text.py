@@ -95,7 +95,8 @@ def as_csv(board: Leaderboard) -> str:
 
 def as_json(board: Leaderboard) -> str:
     """Full precision, with the protocol and what the numbers are."""
-    rows = json.loads(board.table[[*COLUMNS, "subject", "genome", "recipe_changes"]].to_json(orient="records"))
+    table = board.table[[*COLUMNS, "subject", "genome", "recipe_changes"]]
+    rows = json.loads(table.to_json(orient="records", double_precision=15))
     facts = {"task": board.task, "preset": board.preset, "purpose": board.purpose, "metric": board.metric}
     return json.dumps({**facts, "images": board.images, "setting": board.setting, "rows": rows}, indent=1) + "\n"
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from dipsearch import catalog
 from dipsearch.image import expand
-from dipsearch.reproduce.published import Published, numbers, rows_of
+from dipsearch.reproduce.published import Published, numbers, over, rows_of
 from dipsearch.reproduce.table import Plan, load_table
 from dipsearch.run import OK, picture_of
 from dipsearch.search.rerun import Rerun
@@ -54,6 +54,7 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
     frame = pd.DataFrame(
         {
             "picture": [picture_of(str(run["image"])) for run in good],
+            "digest": [run["digest"] for run in good],  # two pictures may be called alike
             "seed": [run["repeat"] for run in good],
             "stopped": [None if raw else run["psnr"] for run in good],
             "fixed": [None] * len(good) if None in ends else ends,  # a mean over some would be of other pictures
@@ -63,10 +64,10 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
             "gflop": [run["gflop"] for run in good],
         }
     )
-    numeric = frame.drop(columns=["picture", "seed"]).astype(float)
+    numeric = frame.drop(columns=["picture", "digest", "seed"]).astype(float)
     frame = frame.assign(**numeric)
-    own = {str(name): float(value) for name, value in frame.groupby("picture")[list(numeric)].mean().mean().items()}
-    by_seed = frame.pivot_table(index="seed", columns="picture", values="fixed").dropna().mean(axis=1)
+    own = {str(name): float(value) for name, value in frame.groupby("digest")[list(numeric)].mean().mean().items()}
+    by_seed = frame.pivot_table(index="seed", columns="digest", values="fixed").dropna().mean(axis=1)
     told: dict[str, Any] = {
         "row": row,
         **own,
@@ -83,16 +84,13 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
 
 def _beside(said: dict[str, Published], frame: pd.DataFrame, *, whole: bool) -> dict[str, Any]:
     """The published number, and the difference where there is one of the same pictures."""
-    pictures = set(frame["picture"])
-    if "" in said and (whole or not pictures or not pictures <= said.keys()):
-        value, stop = said[""].psnr, said[""].stop
-    else:
-        value = sum(said[each].psnr for each in sorted(pictures)) / len(pictures)
-        stop = said[min(pictures)].stop
-        whole = True
+    same = over(said, set(frame["picture"]), whole=whole)
+    if same is None:
+        return {"published": said[""].psnr, "stop": said[""].stop} if "" in said else {}
+    value, stop = same
     told: dict[str, Any] = {"published": value, "stop": stop}
-    if whole and len(frame) and stop in COMPARED:
-        told["difference"] = float(frame.groupby("picture")[COMPARED[stop]].mean().mean() - value)
+    if len(frame) and stop in COMPARED:
+        told["difference"] = float(frame.groupby("digest")[COMPARED[stop]].mean().mean() - value)
     return told
 
 

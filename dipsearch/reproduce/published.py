@@ -40,6 +40,16 @@ def numbers(table: str, row: str) -> dict[str, Published]:
     return {each.picture: each for each in published() if (each.table, each.row) == (table, row)}
 
 
+def over(said: dict[str, Published], pictures: set[str], *, whole: bool) -> tuple[float, str] | None:
+    """What was published of a row over some pictures, and how its iterations were chosen: the table's mean, where they
+    are all of its pictures (`whole`), or the mean of the number of each. None where that is not known."""
+    if whole and "" in said:
+        return said[""].psnr, said[""].stop
+    if pictures and pictures <= said.keys():
+        return sum(said[each].psnr for each in sorted(pictures)) / len(pictures), said[min(pictures)].stop
+    return None
+
+
 def rows_of(table: str) -> list[str]:
     """The rows of a table that have a published number, in the order of the file."""
     return list(dict.fromkeys(each.row for each in published() if each.table == table))

@@ -9,7 +9,7 @@ from dipsearch.atomic import write_atomically
 from dipsearch.catalog import dump_yaml
 from dipsearch.error import DipsearchError, TooLittle, UsageError
 from dipsearch.genome import parse_genome
-from dipsearch.image import write_png
+from dipsearch.image import is_utf8, write_png
 from dipsearch.leaderboard import search_ranking
 from dipsearch.photo import blank, save_photo
 from dipsearch.restoring.choice import Choice
@@ -62,7 +62,7 @@ def genome_for(
         DipsearchError: no genome could be fitted.
         UsageError: a path that is no UTF-8.
     """
-    if str(folder) != str(folder).encode(errors="replace").decode():
+    if not is_utf8(folder):
         raise UsageError("--genome auto keeps runs by their names, and this one is no UTF-8; rename it")
     file = folder / "genome.yaml"
     if file.exists():

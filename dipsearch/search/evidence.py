@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import optuna
 from optuna.study import StudyDirection
@@ -14,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dipsearch import catalog
 from dipsearch.error import UsageError, unknown
 from dipsearch.search.goals import GOALS
+from dipsearch.search.ledger import address
 from dipsearch.search.trial import fitted_whole
 from dipsearch.space import Space
 from dipsearch.template import Choice
@@ -29,11 +29,12 @@ class Judged:
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial of a study that has ended: its score, or None with the reason; what it had `reached` at its last rung,
-    and the rungs that it was judged at."""
+    """A trial of a study that has ended: its score, or None with the reason; whether that is of a `whole` fit, or an
+    estimate; what it had `reached` at its last rung, and the rungs that it was judged at."""
 
     number: int
     score: float | None
+    whole: bool
     reached: float | None
     reason: str
     rungs: tuple[int, ...]
@@ -102,6 +103,7 @@ def read_history(folder: Path) -> list[Ended]:
                 Ended(
                     trial.number,
                     trial.values[0] if _scored(trial) else None,
+                    _scored(trial) and fitted_whole(trial),
                     rungs[max(rungs)] if rungs else None,
                     "" if _scored(trial) else str(trial.user_attrs.get("reason", trial.state.name.lower())),
                     tuple(sorted(rungs)),
@@ -135,10 +137,8 @@ def read_study(folder: Path) -> Stored:
     """The study in a folder's study.db, which is opened for reading only; UsageError says what cannot be read."""
     path = folder / "study.db"
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = quote(quote(str(path.resolve())))  # once for SQLite's URI, and once for the URL around it
-    url = f"sqlite:///file:{name}?mode=ro&uri=true"
     try:
-        storage = optuna.storages.RDBStorage(url, skip_table_creation=True)
+        storage = optuna.storages.RDBStorage(address(path, read_only=True), skip_table_creation=True)
         try:
             study = optuna.load_study(study_name=None, storage=storage)
             return Stored(study.study_name, study.directions, study.get_trials(deepcopy=False), study.user_attrs)

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from optuna.distributions import distribution_to_json
 from optuna.storages import InMemoryStorage, RDBStorage
@@ -17,6 +19,12 @@ WANTED = "trials"  # the note of a study that keeps how many were asked for
 RUNG = "completed_rung_"  # what Optuna's pruner of successive halving notes with a trial
 
 Rows = dict[Any, dict[str, Any]]  # the key of a row within its trial -> its other columns
+
+
+def address(database: Path, *, read_only: bool = False) -> str:
+    """The URL of a database in a file, whatever letters its path has."""
+    name = quote(quote(str(database.resolve())))  # once for SQLite's URI, and once for the URL around it
+    return f"sqlite:///file:{name}?{'mode=ro&' if read_only else ''}uri=true"
 
 
 def _params(trial: FrozenTrial) -> Rows:

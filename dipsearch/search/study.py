@@ -22,7 +22,7 @@ from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_it
 from dipsearch.search.executor import Executor, Turn, together
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
-from dipsearch.search.ledger import WANTED, Ledger
+from dipsearch.search.ledger import WANTED, Ledger, address
 from dipsearch.search.limits import Limits
 from dipsearch.search.objective import Objective
 from dipsearch.search.opening import agree, chosen_by, held, requeue
@@ -287,7 +287,7 @@ class Search:
     def _open(self) -> optuna.Study:
         effort, settings = self.settings.effort, self.settings
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._ledger = Ledger(f"sqlite:///{self.folder / 'study.db'}")
+        self._ledger = Ledger(address(self.folder / "study.db"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # WilcoxonPruner
             by_instance = optuna.pruners.WilcoxonPruner(p_threshold=0.05, n_startup_steps=ENOUGH_FOR_A_TEST)
