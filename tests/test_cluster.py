@@ -13,7 +13,7 @@ import pytest
 import torch
 from studies import PLAIN, runs_in, search_in, searched, write_task
 
-from dipsearch.error import DipsearchError, Diverged, WorkerKilled
+from dipsearch.error import DipsearchError, Diverged, UsageError, WorkerKilled
 from dipsearch.search.executor import ATTEMPTS, Stopped
 
 ray = pytest.importorskip("ray")
@@ -185,3 +185,10 @@ def test_a_cluster_that_is_not_there_is_a_line():
 
     with pytest.raises(DipsearchError, match=r"--ray 127\.0\.0\.1:1: "):
         Cluster("127.0.0.1:1")
+
+
+def test_a_cluster_of_its_own_that_has_no_room_is_refused():
+    from dipsearch.search.cluster import Cluster
+
+    with pytest.raises(UsageError, match="this machine has not the CPUs or GPUs"):
+        Cluster("local", cpus=1, gpus=1000, workers=1)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from studies import PLAIN, runs_in, searched, write_space, write_task
 
+from dipsearch.cli import main
 from dipsearch.error import DipsearchError, Diverged, Paused, WorkerKilled
 from dipsearch.search.cluster import _done_there, _versions
-from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, packed, together, unpacked
+from dipsearch.search.executor import ATTEMPTS, Here, Stopped, Turn, opened, packed, together, unpacked
 from dipsearch.search.leg import Reached, go
 from dipsearch.search.workers import Workers
 
@@ -251,3 +252,24 @@ def test_a_network_that_kills_its_workers_is_pruned_with_the_reason(room, monkey
     assert [trial.state.name for trial in trials] == ["PRUNED"] * 2
     assert {reason for _, reason in work.pruned} == {"killed: killed 3 workers"}
     assert runs_in(room) == []  # another machine may bear it
+
+
+def test_one_worker_is_a_process_with_its_own_threads():
+    with opened(workers=1, cpus=1) as executor:
+        assert isinstance(executor, Workers) and executor.room() == 1
+    with opened() as executor:
+        assert isinstance(executor, Here)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--cpus-per-fit", "2"], "with --workers or --ray"),
+        (["--gpus-per-fit", "1", "--workers", "2"], "--gpus-per-fit: with --ray"),
+        (["--ray", "127.0.0.1:1", "--workers", "2"], "a cluster that is there has as many"),
+        (["--mask", "holes.png"], "--mask: it is of damaged pictures"),
+    ],
+)
+def test_what_has_no_effect_alone_is_refused(tmp_path, capsys, given, message):
+    assert main(["search", "--task", "inpaint", "--trials", "1", "--out", str(tmp_path), *given]) == 2
+    assert message in capsys.readouterr().err and not list(tmp_path.iterdir())

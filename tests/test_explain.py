@@ -174,15 +174,16 @@ def test_there_is_an_interval_from_five_scores_on(tmp_path: Path) -> None:
     assert math.isnan(row(told, "width", 2)["low"])
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two choices of 20 scores each, 1 dB apart: the effect of each is half of it."""
-    monkeypatch.setattr(explaining, "RESAMPLES", 500)
-    rng, covered = np.random.default_rng(0), []
+@pytest.mark.parametrize("some", [explaining.ENOUGH, 20])
+def test_the_interval_covers_the_truth_as_often_as_it_says(some: int) -> None:
+    """Two choices, 1 dB apart, of some and of 20 scores: the effect of one is its share of that."""
+    rng, covered, truth = np.random.default_rng(0), [], -20 / (20 + some)
     for seed in range(150):
-        networks = [Judged(20 + (number % 2) + rng.standard_normal(), {"a": number % 2}) for number in range(40)]
+        networks = [Judged(20 + (number >= some) + rng.standard_normal(), {"a": int(number >= some)})
+                    for number in range(20 + some)]  # fmt: skip
         table = explaining._effects(networks, "a", ["a"], [0, 1], seed)
-        covered += [(table["low"][0] < -0.5 < table["high"][0])]
-    assert 0.88 < np.mean(covered) < 0.99
+        covered += [(table["low"][0] < truth < table["high"][0])]
+    assert 0.91 < np.mean(covered) <= 1
 
 
 def test_genes_without_an_effect_look_important_as_rarely_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 import pytest
 from PIL import Image
-from studies import runs_in, search_in, searched, write_task
+from studies import PLAIN, TEMPLATE, runs_in, search_in, searched, write_space, write_task
 
 from dipsearch.cli import main
 from dipsearch.error import UsageError
@@ -16,6 +16,7 @@ from dipsearch.leaderboard import leaderboard, search_ranking, with_front
 from dipsearch.report.text import caption
 from dipsearch.run import RunStore
 from dipsearch.search.cokriging import SEEN
+from dipsearch.search.evidence import read_evidence
 from dipsearch.search.goals import COSTS, GOALS, QUALITIES, parse_goals
 from dipsearch.search.ladder import LADDERS, Ladder, Pruned
 from dipsearch.search.samplers import SAMPLERS, Around
@@ -213,6 +214,34 @@ def test_a_genome_above_a_limit_is_pruned_unfitted_and_the_sampler_is_told(room,
     assert work.best_value() is None
 
 
+def test_what_was_measured_once_is_not_measured_again(room, monkeypatch):
+    times = {}
+
+    def slower(protocol, genome, instance, executor):
+        times[genome.key()] = times.get(genome.key(), 0) + 1
+        return 1e-6 if times[genome.key()] == 1 else 1e6
+
+    monkeypatch.setattr("dipsearch.search.limits.seconds_per_iteration", slower)
+    write_task(room, effort={"max_seconds": 1.0})
+    write_space(room, genes={"depth": [1, 2]}, template=TEMPLATE | {"kernel_down": 3, "upsample": "nearest",
+        "activation": "relu", "input": {"kind": "noise", "channels": 2}})  # fmt: skip
+    work, trials = searched(room, trials=8, **PLAIN)
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 8
+    assert sorted(times.values()) == [1, 1]  # two networks, each many times
+    assert len(read_evidence(work.folder).scored) == 2
+
+
+def test_what_is_too_large_is_not_timed(room, monkeypatch):
+    def never(*given, **named):
+        raise AssertionError
+
+    monkeypatch.setattr("dipsearch.search.limits.seconds_per_iteration", never)
+    monkeypatch.setattr("dipsearch.search.study.seconds_per_iteration", never)
+    write_task(room, effort={"max_memory": 1e-9, "max_seconds": 1.0, "trials": 2})
+    work, trials = searched(room)
+    assert work.predict() == 0 and [trial.state.name for trial in trials] == ["PRUNED"] * 2
+
+
 @pytest.mark.slow
 def test_limits_part_the_dear_from_the_cheap(room):
     searched(room, trials=6)
@@ -368,6 +397,20 @@ def test_an_unknown_pruner_names_the_choices(room):
         search_in(room, pruner="median")
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pruner": "wilcoxon"}, "tests after 5 pictures and repeats, and there are 2"),
+        ({"sampler": "gp", "around": "published"}, "a search around a genome has its own"),
+    ],
+)
+def test_what_could_have_no_effect_is_refused(room, given, message):
+    if "around" in given:
+        given = given | {"around": load_genome(str(room / "published.yaml"))}
+    with pytest.raises(UsageError, match=message):
+        search_in(room, **given)
+
+
 # Screens
 
 
@@ -379,6 +422,12 @@ def test_a_screen_lets_the_better_half_pass_once_it_has_seen_enough():
     assert not screen.passes(3.5, [1, 2, 3, 4, 5, 6, 7, 0])  # four are
     with pytest.raises(UsageError, match="spectral-bias"):
         Screen("speed")
+
+
+def test_a_score_that_is_no_number_lets_nothing_pass(room, monkeypatch):
+    monkeypatch.setattr("dipsearch.search.screen.score", lambda name, genome, instance: float("nan"))
+    work, _ = searched(room, screen=Screen("smoothness"), trials=2, **PLAIN)
+    assert [reason for _, reason in work.pruned] == ["diverged: its score smoothness is no number"] * 2
 
 
 @pytest.mark.slow

@@ -1,8 +1,12 @@
 """A study in memory whose database holds what has to outlive the process."""
 
+import signal
+
 import optuna
 import pytest
 from optuna.trial import TrialState
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from dipsearch.search.ledger import Ledger
 
@@ -10,6 +14,32 @@ from dipsearch.search.ledger import Ledger
 @pytest.fixture
 def url(tmp_path):
     return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.mark.parametrize("commit", [1, 2])
+def test_an_interrupt_within_a_commit_leaves_what_is_known(url, commit):
+    """The process and the database agree on a trial, whichever of its commits Ctrl-C falls into."""
+    storage, commits = Ledger(url), []
+    study = made(storage)
+
+    def interrupt(session):
+        commits.append(session)
+        if len(commits) == commit:
+            signal.raise_signal(signal.SIGINT)
+
+    event.listen(Session, "after_commit", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trial = study.ask()
+            storage.keep(trial._trial_id)
+            trial.set_user_attr("late", 1)
+            storage.keep(trial._trial_id)
+    finally:
+        event.remove(Session, "after_commit", interrupt)
+    study.tell(0, state=TrialState.FAIL)
+    storage.close()
+    (stored,) = there(url)[1]
+    assert (stored.number, stored.state) == (0, TrialState.FAIL) and ("late" in stored.user_attrs) == (commit == 2)
 
 
 def made(storage):

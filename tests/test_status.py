@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from datetime import datetime, timedelta
 
 import pytest
 from studies import PLAIN, search_in, searched
 
 from dipsearch.cli import main
-from dipsearch.search.status import ailments, status
+from dipsearch.search.status import _at_work, ailments, status
 
 
 def test_a_search_that_has_ended(room):
@@ -50,6 +51,14 @@ def test_what_a_dead_search_leaves_is_found(room, capsys):
     with work.opened():
         work.run()
     assert ailments(room / "dead") == [] and status(work.folder).failed == 0
+
+
+def test_a_pause_is_no_work():
+    """Two at once for ten seconds, a day's pause, and one more."""
+    start = datetime(2026, 1, 1)
+    spans = [(0, 10), (5, 15), (86_400, 86_405)]
+    times = [(start + timedelta(seconds=begun), start + timedelta(seconds=ended)) for begun, ended in spans]
+    assert _at_work(times) == 20
 
 
 @pytest.mark.parametrize("harm", ["torn", "half-written", "of another version"])

@@ -5,6 +5,7 @@ processes and machines: part K of N takes every N-th fit.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,14 @@ import torch
 
 from dipsearch.bench.design import Entry, fits, protocol_of
 from dipsearch.bench.table import SCORE, STEPS, have, part_path
-from dipsearch.error import DipsearchError, FitError, WorkerKilled
+from dipsearch.error import DipsearchError, FitError, OutOfMemory, WorkerKilled
 from dipsearch.run import OK
 from dipsearch.search.evaluation import HERE, Protocol, price_of
 from dipsearch.search.executor import Executor, together
 from dipsearch.search.scores import scores
 from dipsearch.task import Observation
+
+MACHINES = (OutOfMemory.reason, WorkerKilled.reason)  # ends of fits that say nothing of the genome
 
 
 def described(entry: Entry, instance: Observation) -> dict[str, Any]:
@@ -71,9 +74,19 @@ def measure(protocol: Protocol, entry: Entry, instance: Observation) -> dict[str
 
 def _row(executor: Executor, protocol: Protocol, entry: Entry, instance: Observation) -> dict[str, Any]:
     try:
-        return executor.call(measure, protocol, entry, instance)
+        memory = price_of(entry.genome, instance).memory
+        return executor.call(measure, protocol, entry, instance, memory=memory)
     except WorkerKilled as error:
         return described(entry, instance) | {"status": error.reason}
+
+
+def _add(path: Path, row: dict[str, Any]) -> None:
+    """A line more; what an interruption tore before it stays a line of its own."""
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+        torn = file.read(1) not in (b"", b"\n")
+        file.write(b"\n" * torn + json.dumps(row).encode() + b"\n")
 
 
 def collect(
@@ -88,7 +101,8 @@ def collect(
     """Make the missing rows of one part until `budget` seconds are over; how many are still missing.
 
     Fits run on one thread, so that `seconds` (of processor time) and the last bits do not depend on the
-    machine's cores. `watch` is told the rows done, of how many, and the newest row.
+    machine's cores. `watch` is told the rows done, of how many, and the newest row; one of a fit that the machine could
+    not hold is not kept.
     """
     path = part_path(folder, task, *part)
     try:
@@ -109,9 +123,9 @@ def collect(
             return lambda: _row(executor, protocol, *each)
 
         for row in together(another, executor):
-            done += 1
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            if row["status"] not in MACHINES:
+                done += 1
+                _add(path, row)
             watch(len(mine) - len(missing) + done, len(mine), row)
     finally:
         torch.set_num_threads(threads)

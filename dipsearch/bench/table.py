@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from dipsearch.atomic import write_atomically
 from dipsearch.catalog import stem
 from dipsearch.error import DipsearchError, UsageError
 
@@ -67,9 +68,7 @@ def pack(folder: Path, task: str) -> pd.DataFrame:
             together[column] = together[column].astype("category")
         elif together[column].dtype == "float64" and column not in PRECISE:
             together[column] = together[column].astype("float32")
-    temporary = path.with_suffix(".part")
-    together.to_parquet(temporary, compression="zstd", index=False)
-    temporary.replace(path)
+    write_atomically(path, lambda temporary: together.to_parquet(temporary, compression="zstd", index=False))
     return together
 
 
@@ -97,3 +96,5 @@ def _read(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
         return pd.read_parquet(path, columns=columns)
     except ImportError:
         raise DipsearchError("DIPBench needs pyarrow: pip install 'dipsearch[bench]'") from None
+    except (OSError, ValueError) as error:  # pyarrow's are of these
+        raise DipsearchError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None

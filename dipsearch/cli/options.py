@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
+from dipsearch.error import UsageError
+
 if TYPE_CHECKING:
     from dipsearch.leaderboard import Scope
 
@@ -132,15 +134,20 @@ def executor(command: Callable[..., int]) -> Callable[..., int]:
         help="Fit on a Ray cluster: its address; auto: that of this machine; local: a new one.",
     )
     @click.option(
-        "--cpus-per-fit", "cpus", type=click.IntRange(1), default=1, show_default=True, help="With these two."
+        "--cpus-per-fit", "cpus", type=click.IntRange(1), help="Threads of each fit, with these two.  [default: 1]"
     )
     @click.option("--gpus-per-fit", "gpus", type=Share(), default=0, help="With --ray; 0.25: four fits on one GPU.")
     @functools.wraps(command)
-    def wrapped(*given: Any, workers: int | None, ray: str | None, cpus: int, gpus: float, **named: Any) -> int:
+    def wrapped(*given: Any, workers: int | None, ray: str | None, cpus: int | None, gpus: float, **named: Any) -> int:
+        if cpus is not None and workers is None and ray is None:
+            raise UsageError("--cpus-per-fit: with --workers or --ray")
+        if gpus and ray is None:
+            raise UsageError("--gpus-per-fit: with --ray")
+
         def where() -> AbstractContextManager[Any]:
             from dipsearch.search.executor import opened  # brings torch, which takes seconds
 
-            return opened(workers, ray, cpus, gpus)
+            return opened(workers, ray, cpus or 1, gpus)
 
         return command(*given, where=where, **named)
 

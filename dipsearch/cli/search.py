@@ -102,6 +102,8 @@ def search(
 
     if no_truth and not images:
         raise UsageError("--no-truth: name the damaged pictures with --images")
+    if mask is not None and not no_truth:
+        raise UsageError("--mask: it is of damaged pictures; give --no-truth, too, or write a task")
     task = load_task(task_name).with_images("search", images)
     task = task.without_truth(mask) if no_truth else task
     space, store = load_space(space_name), RunStore(out / "runs")

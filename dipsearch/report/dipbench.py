@@ -11,6 +11,7 @@ from dipsearch.bench import design
 from dipsearch.bench.answers import correlations
 from dipsearch.bench.replay import Curves, Plan, compare, curves, plans
 from dipsearch.bench.table import load
+from dipsearch.error import UsageError
 from dipsearch.report.text import piped
 from dipsearch.run import environment
 from dipsearch.search.study import DEFAULT_LADDER, DEFAULT_SAMPLER
@@ -26,7 +27,9 @@ def write_report(
     processes: int = 1,
     watch: Watch = lambda task, done, total: None,
 ) -> Path:
-    """Write README.md beside the tables; its path."""
+    """Write README.md beside the tables; its path. UsageError where there is no table."""
+    if not any(folder.glob("*.parquet")):
+        raise UsageError(f"{folder}: no table there; make one with: dipsearch bench collect")
     path = folder / "README.md"
     text = "\n".join(_lines(folder, repeats, processes, watch)) + "\n"
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -32,10 +32,10 @@ class Cluster:
         address: of its head; `auto`: of the one that runs on this machine; `local`: one for this search alone.
         cpus: of each fit, and its threads.
         gpus: of each fit, a share below 1 for several fits on one.
-        workers: CPUs of a cluster of its own.
+        workers: fits at once of a cluster of its own.
 
     Raises:
-        UsageError: Ray is not installed.
+        UsageError: Ray is not installed, or a cluster of its own has not what one fit takes.
         DipsearchError: there is no such cluster.
     """
 
@@ -49,7 +49,8 @@ class Cluster:
         self._ray: Any = ray
         self._cpus, self._gpus, self._stopped = cpus, gpus, False
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        own: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers} if address == "local" else {}
+        count = None if workers is None else workers * cpus
+        own: dict[str, Any] = {"include_dashboard": False, "num_cpus": count} if address == "local" else {}
         threads = {name: str(cpus) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         try:
             _knock(address)
@@ -62,6 +63,9 @@ class Cluster:
         self._versions = _versions()
         self._sent = dict[int, tuple[Observation, Any]]()
         self._lock, self._looked, self._room = threading.Lock(), float("-inf"), 0
+        if address == "local" and not self.room():  # no node will ever come
+            self._ray.shutdown()
+            raise UsageError("--ray local: this machine has not the CPUs or GPUs that one fit is to take")
 
     def room(self) -> int:
         """As many fits as the nodes that are there now have CPUs and GPUs for."""

@@ -271,6 +271,7 @@ def seconds_per_iteration(
     """Measured where fits run: the median of a few steps after one to warm up; 0 where they fail."""
     warm_up = WARM_UP + 1 if pick_device(protocol.device).type == "cuda" else 1
     try:
-        return executor.call(timed, instance, protocol.leg(genome), steps, warm_up)
+        memory = price_of(genome, instance, executor).memory
+        return executor.call(timed, instance, protocol.leg(genome), steps, warm_up, memory=memory)
     except WorkerKilled:
         return 0.0

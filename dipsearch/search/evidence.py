@@ -81,6 +81,7 @@ def read_evidence(folder: Path) -> Evidence:
                 raise UsageError(f"{folder}: trial {trial.number} does not fit the space in config.yaml: {slot}")
     # Of a network the last trial: it may have been judged on more pictures than those before, never on fewer. A
     # network that cannot be has no key, and each of its trials counts.
+    done.sort(key=lambda trial: _scored(trial) and fitted_whole(trial))  # which nothing that came later takes away
     kept = {trial.user_attrs.get("subject", trial.number): trial for trial in done}.values()
     return Evidence(
         study=folder.resolve().name,

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from dipsearch.error import DipsearchError, Paused
+from dipsearch.error import DipsearchError, Paused, UsageError
 
 T = TypeVar("T")
 ATTEMPTS = 3  # workers that a call may kill
@@ -90,17 +90,19 @@ def opened(workers: int | None = None, ray: str | None = None, cpus: int = 1, gp
     """The executor that is asked for, for as long as it is needed: this process, if nothing is.
 
     Args:
-        workers: processes of this machine, or CPUs of a local cluster.
+        workers: fits at once, in processes of this machine, or on a local cluster.
         ray: the address of a Ray cluster, `auto` or `local`.
         cpus: threads of each fit.
         gpus: of each fit, on a cluster; a share below 1 for several fits on one.
     """
     executor: Executor = Here()
+    if ray not in (None, "local") and workers is not None:
+        raise UsageError("--workers: a cluster that is there has as many fits at once as it has CPUs; leave it out")
     if ray is not None:
         from dipsearch.search.cluster import Cluster  # Ray is an extra
 
         executor = Cluster(ray, cpus, gpus, workers)
-    elif workers is not None and workers > 1:
+    elif workers is not None:
         from dipsearch.search.workers import Workers
 
         executor = Workers(workers, cpus)

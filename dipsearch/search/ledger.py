@@ -14,6 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from dipsearch.fitting.interrupt import interrupts_wait
+
 WANTED = "trials"  # the note of a study that keeps how many were asked for
 
 RUNG = "completed_rung_"  # what Optuna's pruner of successive halving notes with a trial
@@ -126,6 +128,10 @@ class Ledger(InMemoryStorage):
 
     def _write(self, trial_id: int, now: dict[Any, Rows]) -> None:
         """What has changed of a trial, whose rows are these `now`, since it was written last."""
+        with interrupts_wait():  # else what is known here of the database would not be what is there
+            self._write_whole(trial_id, now)
+
+    def _write_whole(self, trial_id: int, now: dict[Any, Rows]) -> None:
         trial, before = self.get_trial(trial_id), self._written.get(trial_id, {})
         with Session(self._database.engine) as session, session.begin():
             if trial_id in self._rows:

@@ -1,5 +1,6 @@
 """What a genome may cost: decided before its fit, and told to the sampler as constraints."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dipsearch.genome import Genome
@@ -9,6 +10,7 @@ from dipsearch.search.ladder import Pruned, Reporter
 from dipsearch.task import Observation
 
 MIB = 2**20
+UNITS = {"gflop": "GFLOP an iteration", "memory": "MiB", "seconds": "seconds a fit"}
 
 
 @dataclass(frozen=True)
@@ -27,21 +29,38 @@ class Limits:
         trial: Reporter,
         executor: Caller = HERE,
     ) -> None:
-        """Pruned where a genome would be too dear on the largest picture; WorkerKilled where asking that kills."""
-        if self.gflop is self.seconds is self.memory is None:
-            return
-        largest = max(instances, key=lambda instance: instance.shape[-2] * instance.shape[-1])
-        price = price_of(genome, largest, executor)
-        predicted = {"gflop": price.gflop, "memory": price.memory / MIB}
-        if self.seconds is not None:
-            step = seconds_per_iteration(protocol, genome, largest, executor=executor)
-            predicted["seconds"] = step * protocol.recipe.iterations
-        units = {"gflop": "GFLOP an iteration", "memory": "MiB", "seconds": "seconds a fit"}
+        """Pruned where a genome would be too dear on the largest picture; WorkerKilled where asking that kills. It is
+        timed only where the other limits allow that."""
+        over = self.exceeded(genome, instances, executor, trial.set_constraint)
+        if self.seconds is not None and not over:
+            step = seconds_per_iteration(protocol, genome, _largest(instances), executor=executor)
+            over = self._over({"seconds": step * protocol.recipe.iterations}, trial.set_constraint)
+        if over:
+            raise Pruned(f"cost: {'; '.join(over)}")
+
+    def exceeded(
+        self,
+        genome: Genome,
+        instances: list[Observation],
+        executor: Caller = HERE,
+        tell: Callable[[str, float], None] = lambda name, excess: None,
+    ) -> list[str]:
+        """Which of the limits that are computed, GFLOP and memory, a genome is above, in words. `tell` is given each
+        limit's name and by how much."""
+        if self.gflop is self.memory is None:
+            return []
+        price = price_of(genome, _largest(instances), executor)
+        return self._over({"gflop": price.gflop, "memory": price.memory / MIB}, tell)
+
+    def _over(self, predicted: dict[str, float], tell: Callable[[str, float], None]) -> list[str]:
         excess = []
         for name, value in predicted.items():
             if (limit := getattr(self, name)) is not None:
-                trial.set_constraint(name, value - limit)
+                tell(name, value - limit)
                 if value > limit:
-                    excess.append(f"{value:.3g} {units[name]}, above the limit of {limit:g}")
-        if excess:
-            raise Pruned(f"cost: {'; '.join(excess)}")
+                    excess.append(f"{value:.3g} {UNITS[name]}, above the limit of {limit:g}")
+        return excess
+
+
+def _largest(instances: list[Observation]) -> Observation:
+    return max(instances, key=lambda instance: instance.shape[-2] * instance.shape[-1])

@@ -33,8 +33,8 @@ class Objective:
     `goals` are names in `GOALS`, the quality first; `ladder` None tests instance by instance. `name` is what people
     call the genome; `best` gives the values of the best trial so far, by instance. `watch` is told the progress of a
     trial, from 0 to 1, and the host that it was made on, if it is another process; `screen` may prune a genome before
-    its fits. `known` is what earlier trials of the same genome saw, and `order` that of the instances, for ladders that
-    learn. `executor` makes the fits.
+    its fits; it and the measured limit are not asked again of a genome that has `passed` them. `known` is what earlier
+    trials of the same genome saw, and `order` that of the instances, for ladders that learn. `executor` makes the fits.
     """
 
     protocol: Protocol
@@ -48,6 +48,7 @@ class Objective:
     name: str
     watch: Callable[[float, str], None] = lambda share, host: None
     screen: Callable[[Genome, Reporter], None] = lambda genome, trial: None
+    passed: bool = False
     known: dict[Fidelity, float] = field(default_factory=dict)
     order: list[int] | None = None
     executor: Caller = HERE
@@ -57,7 +58,7 @@ class Objective:
 
         Pruned says why a trial was given up, or why the genome cannot be fitted.
         """
-        if not self.known:  # else it has passed before
+        if not self.passed:
             try:
                 self.limits.check(self.protocol, genome, self.instances, trial, self.executor)
                 self.screen(genome, trial)  # runs the network, so only where the limits allow that

@@ -1,11 +1,13 @@
 """A screen before any fit: a genome whose zero-cost score is low among those proposed so far is not fitted."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from dipsearch.error import UsageError, unknown
+from dipsearch.error import Diverged, UsageError, unknown
 from dipsearch.genome import Genome
+from dipsearch.search.evaluation import price_of
 from dipsearch.search.executor import Caller
 from dipsearch.search.ladder import Pruned, Reporter
 from dipsearch.search.scores import SCORES, score
@@ -36,7 +38,12 @@ class Screen:
     ) -> None:
         """Note the genome's mean score with the trial; Pruned where too many of those `before` are better, FitError
         where it has none."""
-        value = mean(executor.call(score, self.score, genome, instance) for instance in instances)
+        value = mean(
+            executor.call(score, self.score, genome, instance, memory=price_of(genome, instance, executor).memory)
+            for instance in instances
+        )
+        if not math.isfinite(value):
+            raise Diverged(f"its score {self.score} is no number")
         trial.set_user_attr(NOTED, value)
         if not self.passes(value, before):
             raise Pruned(f"screen: {self.score} {value:.3g} is not among the best {self.passing:.0%} so far")

@@ -59,9 +59,8 @@ def status(folder: Path) -> Status:
     now = datetime.now()
     whole = list(filter(fitted_whole, study.trials))
     best = max(whole, key=lambda trial: trial.values[0], default=None)
-    ends = sorted(t.datetime_complete for state in DONE for t in by[state] if t.datetime_complete is not None)
-    ends = ends[-RECENT:]
-    passed = (ends[-1] - ends[0]).total_seconds() if len(ends) > 1 else 0.0
+    recent = _times([trial for state in DONE for trial in by[state]])[-RECENT:]
+    passed = _at_work(recent)
     return Status(
         folder.name,
         study.noted.get(WANTED),
@@ -80,9 +79,25 @@ def status(folder: Path) -> Status:
             if trial.datetime_start is not None
         ],
         None if best is None else (best.number, best.values[0]),
-        (len(ends) - 1) / passed * 3600 if passed > 0 else None,
+        len(recent) / passed * 3600 if passed > 0 else None,
         _held(folder),
     )
+
+
+def _times(trials: list[FrozenTrial]) -> list[tuple[datetime, datetime]]:
+    """When trials began and ended, in the order in which they ended."""
+    times = [(trial.datetime_start, trial.datetime_complete) for trial in trials]
+    known = [(start, end) for start, end in times if start is not None and end is not None]
+    return sorted(known, key=lambda time: time[1])
+
+
+def _at_work(times: list[tuple[datetime, datetime]]) -> float:
+    """Seconds in which anything was under way: pauses of a search do not count."""
+    seconds, until = 0.0, datetime.min
+    for start, end in sorted(times):
+        seconds += max(0.0, (end - max(start, until)).total_seconds())
+        until = max(until, end)
+    return seconds
 
 
 def _held(folder: Path) -> bool | None:

@@ -18,7 +18,7 @@ from dipsearch.error import UsageError, unknown
 from dipsearch.genome import Genome, load_genome
 from dipsearch.run import RunStore, subject_of
 from dipsearch.search.cokriging import SEEN, Cokriging, note, order_of
-from dipsearch.search.evaluation import HERE, Protocol, price_of, seconds_per_iteration
+from dipsearch.search.evaluation import HERE, Protocol, seconds_per_iteration
 from dipsearch.search.executor import Executor, Turn, together
 from dipsearch.search.goals import GOALS
 from dipsearch.search.ladder import LADDERS, Gated, Ladder, Pruned, Reporter
@@ -101,6 +101,8 @@ class Search:
             raise UsageError(
                 f"space {settings.space.name!r}: recipe.{min(judging)} is what the held-out objective is of"
             )
+        if settings.around is not None and settings.sampler != "auto":
+            raise UsageError(f"sampler {settings.sampler!r}: a search around a genome has its own; leave --sampler out")
         published = (*settings.space.start, settings.task.genome)
         self._published = {load_genome(name).key(): catalog.stem("genomes", name) for name in published}
         images = list(settings.task.images.search[: effort.images])
@@ -109,6 +111,11 @@ class Search:
             settings.task, effort, settings.preset, "search", recipe, settings.device, settings.goals[0]
         )
         self.instances = self.protocol.observe(images, seed=settings.seed, repeats=effort.repeats)
+        if settings.pruner == BY_INSTANCE and len(self.instances) <= ENOUGH_FOR_A_TEST:
+            raise UsageError(
+                f"pruner {BY_INSTANCE}: it tests after {ENOUGH_FOR_A_TEST} pictures and repeats, and there are "
+                f"{len(self.instances)}; choose another"
+            )
         self.ladder = self._ladder()
         self._centre = None if settings.around is None else self._slots_of(settings.around)
 
@@ -147,8 +154,8 @@ class Search:
         space, seed = self.settings.space, self.settings.seed
         probes = [space.sample(seed + probe) for probe in range(PROBES)]
         effort = self.settings.effort
-        limit = effort.max_gflop or float("inf")
-        fitted = [genome for genome in probes if price_of(genome, self.instances[0]).gflop <= limit]
+        limits = Limits(effort.max_gflop, None, effort.max_memory)
+        fitted = [genome for genome in probes if not limits.exceeded(genome, self.instances)]
         where, picture = self.executor, self.instances[0]
         step = sum(seconds_per_iteration(self.protocol, each, picture, executor=where) for each in fitted) / PROBES
         full = step * self.protocol.recipe.iterations * len(self.instances) / max(1, where.room())
@@ -247,6 +254,7 @@ class Search:
                 name=self._published.get(key, key[:8]),
                 watch=progress,
                 screen=self._screen,
+                passed=bool(known),
                 known=known if self._learned or RETRY in trial.user_attrs else {},
                 order=self._order(self.ladder, trial) if self.ladder and self._learned else None,
                 executor=self._turn,
