@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -120,6 +121,7 @@ def run_key(protocol: str, subject: str, digest: str, seed: int) -> str:
     return hashed([SCHEMA, protocol, subject, digest, seed])
 
 
+BESIDE = (".csv", ".png", ".uncertainty.png", ".frames.png")  # files of a run beside its record
 FIELDS = {entry.name: entry for entry in fields(Run)}
 LATER = {name: FIELDS[name] for name in (
     "non_finite", "precision", "uncertainty", "held_out", "recipe_changes", "final_psnr", "raw_psnr", "objective",
@@ -147,6 +149,23 @@ class RunStore:
         for path in self._by_key(task).get(key, []):
             if run := read_run(path):
                 return run
+        return None
+
+    def take_over(self, run: Run) -> dict[str, Any] | None:
+        """The run of another task that is the same fit as this one would be, made this task's, too, with what lies
+        beside it; None where there is none. Tables that share a protocol share its fits."""
+        for folder in sorted(path for path in self.root.glob("*") if path.is_dir() and path.name != run.task):
+            found = self.find(folder.name, run.key)
+            if found is None or found["status"] != OK:
+                continue
+            source = self.path_of(folder.name, found["image"], run.key)
+            target = self.path_of(run.task, run.image, run.key)
+            for suffix in BESIDE:
+                if (beside := source.with_suffix(suffix)).exists():
+                    write_atomically(target.with_suffix(suffix), lambda new, old=beside: shutil.copyfile(old, new))  # type: ignore[misc]
+            mine = {name: getattr(run, name) for name in ("task", "purpose", "preset", "image", "name")}
+            self.save(Run(**{name: (found | mine)[name] for name in FIELDS}))
+            return self.find(run.task, run.key)
         return None
 
     def _by_key(self, task: str) -> dict[str, list[Path]]:

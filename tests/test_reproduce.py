@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import yaml
 from fits import TINY
 from studies import write
 
@@ -21,7 +22,7 @@ from dipsearch.reproduce import outcome as outcomes
 from dipsearch.reproduce.outcome import outcome
 from dipsearch.reproduce.published import STOPS, Published, numbers, published
 from dipsearch.reproduce.table import SCALES, SIDES, load_table, plan
-from dipsearch.run import RunStore
+from dipsearch.run import RunStore, key_of
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.rerun import Rerun
 from dipsearch.task import load_task
@@ -379,6 +380,19 @@ def test_the_difference_is_of_the_same_kind_over_the_same_pictures(toy, tmp_path
     assert say(("", 20.0, "fixed"))["difference"] is None  # of other pictures
     row = say(("", 20.0, "fixed"), ("4.png", 21.0, "fixed"), ("5.png", 19.0, "fixed"))
     assert row["published"] == 21 and row["difference"] == pytest.approx(mean("final_psnr", of_one) - 21)
+
+
+def test_tables_of_one_protocol_share_their_fits(toy, tmp_path):
+    def fits(table):
+        _, work = work_of(table, tmp_path / "runs")
+        return {key_of(run): run | {"created": None} for run in work.run(quietly) if run["genome_key"]}
+
+    first = fits(toy)
+    again = fits(write(toy.parent / "other.yaml", yaml.safe_load(toy.read_text())))
+    assert len(first) == 8 and again == {key: run | {"task": "other"} for key, run in first.items()}  # its seconds, too
+    for key, run in again.items():
+        path = RunStore(tmp_path / "runs").path_of("other", run["image"], key)
+        assert path.with_suffix(".png").exists() and path.with_suffix(".csv").exists()
 
 
 def test_two_pictures_that_are_called_alike_are_two(toy, tmp_path):

@@ -208,7 +208,8 @@ class Protocol:
         until: float = float("inf"),
         executor: Caller = HERE,
     ) -> dict[str, Any]:
-        """Answer from the store, or fit and store; a failed fit is a run with another status than ok.
+        """Answer from the store, with what another task or table has fitted, too, or fit and store; a failed fit is a
+        run with another status than ok.
 
         A fit that takes long keeps its state beside the runs, and goes on from there when it was interrupted.
 
@@ -217,6 +218,8 @@ class Protocol:
         """
         if found := self.find(store, genome.key(), instance):
             return found
+        if self.purpose != "search" and (same := store.take_over(self.run(name, genome, instance))):
+            return same
         path = store.unfinished(self.task.name, self._run_key(genome.key(), instance))
         kept, longest = read_kept(path), float("inf") if executor.near else SAVE_EVERY
 
