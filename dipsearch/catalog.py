@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from dipsearch.error import UsageError, unknown
 
 LONGEST_FILE = 256 * 1024  # bytes; the longest built-in file has a few thousand
+LONGEST_NUMBER = 64  # bits
 Parsed = TypeVar("Parsed")
 Name = str | os.PathLike[str]  # of a built-in file, or the path of one
 
@@ -163,6 +164,17 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _whole_number(loader: _Loader, node: yaml.ScalarNode) -> int:
+    """An int that the program can print: Python refuses to write those of thousands of digits."""
+    number = int(loader.construct_yaml_int(node))
+    if number.bit_length() > LONGEST_NUMBER:
+        raise yaml.MarkedYAMLError(problem="a number of too many digits", problem_mark=node.start_mark)
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 
 def read_yaml(file: Traversable) -> Any:

@@ -11,15 +11,15 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from dipsearch import catalog
 from dipsearch.error import UsageError, unknown
 from dipsearch.fitting.recipe import Recipe
-from dipsearch.genome import Genome, Part, parse_genome
-from dipsearch.template import Choice, Gene, fill, gene_name, genes_in, read
+from dipsearch.genome import MOST_LEVELS, Genome, Part, parse_genome
+from dipsearch.template import Choice, Choices, Gene, fill, gene_name, genes_in, read
 
 Suggest = Callable[[str, list[Choice]], Choice]  # Optuna's `trial.suggest_categorical` is one
 FAMILY = "family"
@@ -36,7 +36,7 @@ class Space(Part):
     source: str = ""
     genes: dict[str, Gene]
     templates: dict[str, dict[str, Any]] = Field(min_length=1)
-    recipe: dict[str, Annotated[tuple[Choice, ...], Field(min_length=1)]] = Field(
+    recipe: dict[str, Choices] = Field(
         default_factory=dict, description="fields of the task's recipe with their choices"
     )
     start: tuple[str, ...] = Field((), description="genomes by name that a search tries first")
@@ -53,6 +53,8 @@ class Space(Part):
     def _check(self) -> Self:
         used = set()
         for family, template in self.templates.items():
+            if FAMILY in template:
+                raise ValueError(f"templates.{family}.{FAMILY}: a template is called as its family is; remove this key")
             for where, name in genes_in(template, f"templates.{family}"):
                 if name not in self.genes:
                     raise ValueError(f"{where}: {unknown('gene', name, self.genes)}")
@@ -65,9 +67,18 @@ class Space(Part):
         for family, template in self.templates.items():
             self._check_depth(family, template.get("depth", 1))
         self._check_recipe()
-        if not any(self._valid(self.draw(_random(seed))) for seed in range(DRAWN)):
-            raise ValueError(self._first_problem())
+        for family, template in self.templates.items():
+            gene = gene_name(template.get("depth"))
+            fixed: dict[str, Choice] = {FAMILY: family} if len(self.templates) > 1 else {}
+            for depth in [{gene: depth} for depth in self.genes[gene].choices] if gene else [{}]:
+                self._check_draws(fixed | depth)
         return self
+
+    def _check_draws(self, fixed: dict[str, Choice]) -> None:
+        """ValueError where none of many draws with some slots fixed is a network: a template is wrong, or a choice."""
+        draws = [self.draw(_random(seed)) | fixed for seed in range(DRAWN)]
+        if not any(map(self._valid, draws)):
+            raise ValueError(self._problem(draws[0], fixed))
 
     def _check_depth(self, family: str, depth: Any) -> None:
         """The depth says how many slots of a per-level gene count, so it has to be known beforehand."""
@@ -80,6 +91,8 @@ class Space(Part):
         for choice in choices:
             if not isinstance(choice, int) or isinstance(choice, bool):
                 raise ValueError(f"{where}: a depth is a whole number, got {choice!r}")
+            if choice not in range(1, MOST_LEVELS + 1):
+                raise ValueError(f"{where}: a depth is from 1 to {MOST_LEVELS}, got {choice}")
 
     def _check_recipe(self) -> None:
         """Each value alone; what the task's recipe and the values together cannot be is known with the task."""
@@ -121,7 +134,7 @@ class Space(Part):
         for _ in range(1000):
             if genome := self._valid(self.draw(rng)):
                 return genome
-        raise UsageError(f"space {self.name!r}: {self._first_problem()}")
+        raise UsageError(f"space {self.name!r}: {self._problem(self.draw(_random(0)), {})}")
 
     def genomes(self) -> Iterator[Genome]:
         """Every valid genome, each network once; for a space that is small enough."""
@@ -243,9 +256,10 @@ class Space(Part):
         except ValidationError:
             return None
 
-    def _first_problem(self) -> str:
-        chosen = self.draw(_random(0))
-        where = f"templates.{chosen.get(FAMILY, next(iter(self.templates)))}: no valid genome among those drawn"
+    def _problem(self, chosen: dict[str, Choice], fixed: dict[str, Choice]) -> str:
+        """Why what was chosen is no network, where none is that was drawn with some slots fixed."""
+        depth = "".join(f" with {slot} {value}" for slot, value in fixed.items() if slot != FAMILY)
+        where = f"templates.{chosen.get(FAMILY, next(iter(self.templates)))}: no valid genome among those drawn{depth}"
         try:
             self.genome(chosen)
         except ValidationError as error:

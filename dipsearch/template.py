@@ -2,20 +2,29 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from dipsearch.genome import INTERPOLATIONS, Cell, Part
+from dipsearch.genome import INTERPOLATIONS, MOST_LEVELS, Cell, Part
 
 Choice = bool | int | float | str
-MOST_LEVELS = 8
+
+
+def _once(choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    for place, choice in enumerate(choices):
+        if choice in choices[:place]:
+            raise ValueError(f"the choice {choice!r} is there twice")
+    return choices
+
+
+Choices = Annotated[tuple[Choice, ...], Field(min_length=1), AfterValidator(_once)]
 
 
 class Gene(Part):
     """Choices of one gene; with `levels`, one slot for each of so many levels (`gene.0`, `gene.1`, …)."""
 
-    choices: tuple[Choice, ...] = Field(min_length=1)
+    choices: Choices
     levels: int | None = Field(None, ge=1, le=MOST_LEVELS)
 
 

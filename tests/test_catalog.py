@@ -108,7 +108,7 @@ def test_binary_junk_is_refused(content: bytes, path: Path) -> None:
     [
         "!!bool maybe", "!!int ''", "!!int x", "!!float ''", "!!float x", "!!timestamp soon", "!!timestamp ''",
         "!!map [b]", "!!map b", "!!set [b]", "!!seq b", "!!omap b", "!!pairs [b]", "!!binary é", "2020-99-99",
-        "9" * 5000, "!!str [b]", "!!null [b]",
+        "9" * 5000, "0x" + "f" * 6000, "0x1" + "0" * 16, "!!str [b]", "!!null [b]",
     ],
     ids=lambda value: value[:16],
 )  # fmt: skip

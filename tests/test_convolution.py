@@ -2,6 +2,8 @@
 
 import copy
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from dipsearch.genome import parse_genome
 from dipsearch.network import winograd
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS, ConvBlock
 from dipsearch.network.build import build
+from dipsearch.network.cell import PRIMITIVES
 from dipsearch.network.convolution import SMALL_MAP, Convolution, ReflectionPad, fold
 from dipsearch.network.meter import Meter
 from dipsearch.network.pending import concatenate, join, pending
@@ -246,6 +249,18 @@ WIDE = {"channels_down": 6, "channels_up": 5, "depth": 2}
 CELL = {"convolution": "separable", "kernel": 3, "activation": "leaky-relu"}
 NETWORKS = {
     **EVERY_FAMILY,
+    "kernel of 1 with a stride": tiny(**WIDE, channels_skip=2, kernel_down=1),
+    **{
+        f"decoder {order} a cell of {name}": parse_genome(
+            EVERY_FAMILY["decoder"].data()
+            | {
+                "order": order,
+                "kernel": 3,
+                "upsample": {"primitive": "nearest", "convolution": "plain", "activation": name},
+            }
+        )
+        for order, name in itertools.product(("before", "after"), ("relu", "elu"))
+    },
     **{f"merge {merge}": tiny(**WIDE, channels_skip=[3, 2], merge=merge) for merge in ("concatenate", "add")},
     "no skip": tiny(**WIDE, channels_skip=0),
     "no 1x1": tiny(**WIDE, channels_skip=[0, 3], conv1x1_after_up=False),
@@ -340,3 +355,38 @@ def test_a_copy_of_a_recomputing_network_is_another_network():
     passed(twin, z)
     assert all(parameter.grad is None for parameter in net.parameters())
     assert all(parameter.grad is not None for parameter in twin.parameters())
+
+
+@pytest.mark.parametrize("shape", [(7, 9), (8, 8)])
+def test_a_point_that_is_spread_is_a_transposed_convolution(shape):
+    theirs = nn.ConvTranspose2d(5, 5, 1, stride=2, output_padding=1)
+    ours = PRIMITIVES["transposed"](5, 1)
+    ours.load_state_dict(theirs.state_dict())
+    z = torch.rand(1, 5, *shape, generator=seeded(0), requires_grad=True)
+    made, expected = ours(z), theirs(z)
+    assert torch.equal(made, expected)
+    for mine, other in zip(
+        gradients(made, z, *ours.parameters()), gradients(expected, z, *theirs.parameters()), strict=True
+    ):
+        torch.testing.assert_close(mine, other)
+
+
+POINTS = """
+import torch
+from dipsearch.network.blocks import conv
+from dipsearch.network.cell import PRIMITIVES
+for make, sides in ((lambda: conv(3, 8, 1, stride=2), (64, 72)), (lambda: PRIMITIVES["transposed"](8, 1), (33, 40))):
+    for _ in range(10):
+        net = make().to(torch.bfloat16)
+        z = torch.rand(1, next(net.parameters()).shape[1], *sides).to(torch.bfloat16)
+        z = z.contiguous(memory_format=torch.channels_last).requires_grad_()
+        for _ in range(8):
+            net(z).float().square().mean().backward()
+"""
+
+
+@pytest.mark.slow
+def test_kernels_of_one_pixel_with_a_stride_live_in_bfloat16():
+    """torch's own end the process where bfloat16 is native, since oneDNN writes beyond its memory."""
+    ended = subprocess.run([sys.executable, "-c", POINTS], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

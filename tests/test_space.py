@@ -281,6 +281,26 @@ def test_size_of_spaces_counted_by_hand(text: str, size: int, tmp_path: Path) ->
 
 LEVELS = "genes: {w: {choices: [4], levels: 2}}\ntemplates: {hourglass: {channels_down: $w, depth: %s}}"
 BAD = {
+    "misspelt family beside a good one": (
+        "genes: {w: [4]}\ntemplates: {resnett: {channels: $w}, resnet: {channels: $w}}",
+        ["templates.resnett: no valid genome", "resnett"],
+    ),
+    "misspelt key beside a good family": (
+        "genes: {w: [4]}\ntemplates: {resnet: {channels: $w}, unet: {widht: $w}}",
+        ["templates.unet: no valid genome", "widht"],
+    ),
+    "fewer levels than the depth": (
+        "genes: {d: [2, 3], w: {choices: [4], levels: 2}}\ntemplates: {hourglass: {depth: $d, channels_up: $w}}",
+        ["no valid genome among those drawn with d 3", "channels_up"],
+    ),
+    "depth below 1": ("genes: {d: [2, -1]}\ntemplates: {hourglass: {depth: $d}}", ["from 1 to 8, got -1"]),
+    "depth of thousands": ("genes: {d: [2, 20000]}\ntemplates: {hourglass: {depth: $d}}", ["from 1 to 8, got 20000"]),
+    "family within": (
+        "genes: {w: [4]}\ntemplates: {resnet: {family: decoder, channels: $w}}",
+        ["templates.resnet.family: a template is called as its family is"],
+    ),
+    "the same choice twice": ("genes: {w: [4, 8, 4]}\ntemplates: {resnet: {channels: $w}}", ["4 is there twice"]),
+    "the same number twice": ("genes: {w: [4, 4.0]}\ntemplates: {resnet: {channels: $w}}", ["4.0 is there twice"]),
     "unknown gene": ("genes: {a: [4]}\ntemplates: {resnet: {channels: $b}}", ["gene", "'b'", "choose from: a"]),
     "unknown gene, nested": (
         "genes: {a: [4]}\ntemplates: {resnet: {channels: $a, input: {kind: noise, channels: $deep}}}",

@@ -88,10 +88,12 @@ def plan(
     if found is None:
         name = precision if precision != AUTO else "bfloat16"
         least = cost(genome, *size, image_channels, name, recompute=True).memory
-        gib = 2**30
+        gib, there = 2**30, USABLE * memory_of(device)
+        beside = f" and its stopping rule and averages {kept_bytes / gib:.1f} GiB" if kept_bytes > least / 10 else ""
+        remedy = "take a shorter window of the rule" if kept_bytes > least else "take a narrower network"
         raise OutOfMemory(
-            f"{genome.summary()} at {size[1]}x{size[0]} needs about {least / gib:.1f} GiB in {name}, "
-            f"but {device.type} has {memory_of(device) / gib:.1f} GiB; shrink the picture, or take a narrower network"
+            f"{genome.summary()} at {size[1]}x{size[0]} needs about {least / gib:.1f} GiB in {name}{beside}, "
+            f"but of {device.type} {there / gib:.1f} GiB can be used; shrink the picture, or {remedy}"
         )
     return found
 

@@ -17,10 +17,20 @@ from dipsearch.genome.families import (
     toeplitz,
 )
 from dipsearch.genome.file import GenomeFile, load_genome, load_genome_file
-from dipsearch.genome.parts import INTERPOLATIONS, Cell, FourierInput, GuideInput, MeshgridInput, NoiseInput, Part
+from dipsearch.genome.parts import (
+    INTERPOLATIONS,
+    MOST_LEVELS,
+    Cell,
+    FourierInput,
+    GuideInput,
+    MeshgridInput,
+    NoiseInput,
+    Part,
+)
 
 __all__ = [
     "INTERPOLATIONS",
+    "MOST_LEVELS",
     "PER_LEVEL",
     "Cell",
     "Decoder",

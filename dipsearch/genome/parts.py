@@ -33,7 +33,8 @@ Downsampler = Annotated[str, _named("downsampler", DOWNSAMPLERS)]
 Channels = Annotated[int, Field(ge=1, le=4096)]
 SkipChannels = Annotated[int, Field(ge=0, le=4096)]
 Kernel = Annotated[int, Field(ge=1, le=15), AfterValidator(_odd)]
-Depth = Annotated[int, Field(ge=1, le=8)]
+MOST_LEVELS = 8
+Depth = Annotated[int, Field(strict=True, ge=1, le=MOST_LEVELS)]
 
 
 class Part(BaseModel):

@@ -40,8 +40,8 @@ def build(genome: Genome, image_channels: int = 3, *, seed: int | None = None) -
 
     Returns:
         A plain module from z (N, genome.input.channels, H, W) to (N, image_channels, H, W) in (0, 1). Its
-        `size_rule` says which H and W it gives back unchanged. It has to stay in training mode: with one
-        picture in the batch, batch norm acts on that picture's statistics.
+        `size_rule` says which H and W it gives back unchanged. Norms take the batch's own statistics, in
+        training and evaluation mode alike.
     """
     if seed is None:
         return FAMILIES[genome.family](genome, image_channels)
@@ -59,7 +59,8 @@ def parameter_count(net: nn.Module) -> int:
 class Cost:
     """What one optimisation step takes, predicted without running it.
 
-    `gflop` counts the convolutions of the forward and backward pass, one multiplication and addition as two.
+    `gflop` counts the convolutions of the forward and backward pass, and the products of matrices by which fixed
+    filters (lpf2 to kaiser100) are computed, one multiplication and addition as two.
     `memory` is in bytes, of a whole fit on the CPU: the step's peak, master weights, Adam, two snapshots. What
     the libraries take when a process makes its first fit (about 100 MiB) comes on top.
     """

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from functools import reduce
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from dipsearch.network.blocks import ACTIVATIONS
+from dipsearch.network.pending import layout
 from dipsearch.network.resampling import UPSAMPLERS
 
 GROUPS = 4  # of channels, summed by "split-sum"; also what a pixel shuffle by two divides their number by
@@ -27,6 +29,20 @@ class SplitSum(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """NCHW to NCHW of the same size."""
         return self.conv(reduce(torch.add, x.chunk(GROUPS, dim=1)))  # type: ignore[no-any-return]  # keeps the layout
+
+
+class Spread(nn.ConvTranspose2d):
+    """A transposed convolution with a 1x1 kernel and a stride: what that makes of each pixel, apart, and the bias
+    between. As a 1x1 convolution, since torch's own ends the process in bfloat16 (`network.convolution.Thinned`)."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """NCHW to NCHW, its sides times the stride."""
+        made = F.conv2d(x, self.weight.transpose(0, 1))
+        step = int(self.stride[0])
+        out = made.new_zeros(*made.shape[:2], *(side * step for side in made.shape[2:]))
+        out = out.contiguous(memory_format=layout(x))
+        out[..., ::step, ::step] = made
+        return out if self.bias is None else out + self.bias[:, None, None]
 
 
 def plain(channels_in: int, channels_out: int, kernel: int, groups: int = 1) -> nn.Conv2d:
@@ -47,7 +63,7 @@ PRIMITIVES: dict[str, Callable[[int, int], nn.Module]] = {
     "nearest": lambda channels, kernel: UPSAMPLERS["nearest"](channels),
     "pixel-shuffle": lambda channels, kernel: nn.PixelShuffle(2),
     "pixel-shuffle-last": lambda channels, kernel: nn.PixelShuffle(2),
-    "transposed": lambda channels, kernel: nn.ConvTranspose2d(
+    "transposed": lambda channels, kernel: (Spread if kernel == 1 else nn.ConvTranspose2d)(
         channels, channels, kernel, stride=2, padding=kernel // 2, output_padding=1
     ),
 }

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from dipsearch.genome import Decoder
+from dipsearch.genome import Cell, Decoder
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, conv
 from dipsearch.network.cell import upsampler
 from dipsearch.network.pending import Pending, pending
@@ -20,8 +20,10 @@ class Layer(nn.Module):
         self.enlarge = upsampler(genome.upsample, channels_in) if before else None
         self.conv = conv(channels_in, width, genome.kernel, bias=False, padding=genome.padding)
         activation = ACTIVATIONS[genome.activation]()
-        if not after and hasattr(activation, "inplace"):
-            activation.inplace = False  # type: ignore[assignment]  # the convolution's output may be kept
+        # the output of the convolution may be kept, or that of a cell's activation
+        kept = not after or isinstance(genome.upsample, Cell)
+        if kept and hasattr(activation, "inplace"):
+            activation.inplace = False  # type: ignore[assignment]
         finish = [activation, NORMS[genome.norm](width)]
         self.finish = nn.Sequential(*([upsampler(genome.upsample, width)] if after else []), *finish)
 

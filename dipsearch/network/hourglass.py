@@ -75,7 +75,8 @@ class HourglassNet(Network):
         self.head = conv(genome.channels_up[0], image_channels, 1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Any input whose bottleneck keeps two pixels a side; a size outside the rule may come back cut."""
+        """Any input whose bottleneck keeps two pixels a side; a size outside the rule may come back cut, or
+        rounded up."""
         return picture(self.head(self.body(z)))
 
 
