@@ -2,8 +2,11 @@
 last bits of a fit depend on their number, which is one in workers, too."""
 
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a job in the background inherits it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest

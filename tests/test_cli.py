@@ -280,7 +280,7 @@ def test_malformed_tasks(before: str, after: str, parts: list[str], folder: Path
     ("before", "after", "parts"),
     [
         ("down: $width", "down: $widht", ["'widht'", "depth, width"]),
-        ("depth: [1, 2]", "depth: [0]", ["no valid genome", "depth"]),
+        ("depth: [1, 2]", "depth: [0]", ["genes.depth", "from 1 to 8, got 0"]),
         ("depth: [1, 2]", "depth: []", ["genes.depth"]),
         ("hourglass:", "hourglas:", ["no valid genome", "hourglas"]),
     ],
