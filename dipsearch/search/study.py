@@ -111,11 +111,6 @@ class Search:
             settings.task, effort, settings.preset, "search", recipe, settings.device, settings.goals[0]
         )
         self.instances = self.protocol.observe(images, seed=settings.seed, repeats=effort.repeats)
-        if settings.pruner == BY_INSTANCE and len(self.instances) <= ENOUGH_FOR_A_TEST:
-            raise UsageError(
-                f"pruner {BY_INSTANCE}: it tests after {ENOUGH_FOR_A_TEST} pictures and repeats, and there are "
-                f"{len(self.instances)}; choose another"
-            )
         self.ladder = self._ladder()
         self._centre = None if settings.around is None else self._slots_of(settings.around)
 
