@@ -34,6 +34,8 @@ NOUNS = {
     "search_spaces": "space", "tasks": "task", "genomes": "genome", "datasets": "data set", "tables": "table",
 }  # fmt: skip
 
+MADE_BY = {"genomes": " (dipsearch export genome writes one that was found)"}
+
 
 def folders(kind: str) -> list[Traversable]:
     """The folders that hold the built-in files of a kind, best first."""
@@ -65,7 +67,7 @@ def locate(kind: str, name: Name) -> Traversable:
         return Path(name)
     found = names(kind)
     if name not in found:
-        raise UsageError(unknown(NOUNS[kind], name, found) + ", or give a path to a .yaml file")
+        raise UsageError(unknown(NOUNS[kind], name, found) + ", or give a path to a .yaml file" + MADE_BY.get(kind, ""))
     return found[name]
 
 

@@ -49,4 +49,6 @@ class WorkerKilled(FitError):
 
 def unknown(kind: str, name: object, choices: Iterable[str]) -> str:
     """The one way to say that a name is not known."""
-    return f"unknown {kind} {str(name)!r}; choose from: {', '.join(sorted(choices))}"
+    known = sorted(choices)
+    between = "; " if any("," in each for each in known) else ", "
+    return f"unknown {kind} {str(name)!r}; choose from: {between.join(known)}"

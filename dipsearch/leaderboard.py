@@ -1,5 +1,6 @@
 """Runs -> tables. Honest numbers rank; oracle numbers stand beside them under their own name."""
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dipsearch.error import UsageError
-from dipsearch.run import OK, RunStore, picture_of, subject_of
+from dipsearch.run import OK, RESULTS, RunStore, picture_of, subject_of
 
 COLUMNS = {
     "rank": "rank",
@@ -104,7 +105,9 @@ def leaderboard(
         rows = comparable[inside]
     if chosen.empty or rows.empty:
         wanted = f"{purpose} runs" + (f" with preset {preset!r}" if preset else "")
-        hint = f"dipsearch {purpose} --task {task}"
+        options = [] if preset is None else ["--preset", preset]
+        options += [] if store.root == RESULTS / "runs" else ["--out", str(store.root.parent)]
+        hint = shlex.join(["dipsearch", purpose, "--task", task, *options])
         raise UsageError(f"no {wanted} for task {task!r} under {store.root}; run: {hint}")
     searched = frame.loc[frame["purpose"] == "search", ["subject", "picture"]].drop_duplicates().sort_values("picture")
     found_on = searched.groupby("subject")["picture"].agg(", ".join).to_dict()

@@ -55,6 +55,8 @@ class Mask(nn.Module):
 
     def __init__(self, known: Tensor) -> None:
         super().__init__()
+        if not isinstance(known, Tensor):
+            raise UsageError(f"a mask is a tensor (1, 1 or C, H, W), not {type(known).__name__}; see torch.as_tensor")
         self.register_buffer("known", known.float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the store reads and writes records; only what makes them ne
 
 SCHEMA = 1
 OK = "ok"
+RESULTS = Path("results")  # where commands put what they make
 
 
 def hashed(data: Any) -> str:

@@ -189,7 +189,8 @@ class Task(Part):
         return self.model_copy(update={"operator": operator})
 
     def without_truth(self, mask: str | None = None) -> Self:
-        """The task for pictures that are observations themselves; search presets keep their pixels as they are.
+        """The task for pictures that are observations themselves; search presets keep their pixels, and what
+        damaged them, as they are.
 
         UsageError where the operator needs a `mask`, or takes none.
         """
@@ -201,7 +202,8 @@ class Task(Part):
             operator = OperatorChoice.model_validate({"name": operator.name, "file": mask})
         elif mask is not None:
             raise UsageError(f"--mask: the operator {operator.name!r} takes none")
-        search = {name: effort.model_copy(update={"shrink": 1}) for name, effort in self.search.items()}
+        as_it_is = {"shrink": 1, "operator": {}}
+        search = {name: effort.model_copy(update=as_it_is) for name, effort in self.search.items()}
         return self.model_copy(update={"truth": False, "operator": operator, "search": search})
 
     @property

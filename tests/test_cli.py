@@ -340,6 +340,38 @@ def test_full_disk(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_standard_output(folder: Path) -> None:
+    command = [sys.executable, "-m", "dipsearch", "list", "tasks"]
+    with Path("/dev/full").open("w") as full:
+        made = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert made.returncode == 1
+    assert made.stderr == "error: standard output, or a file: No space left on device\n"
+
+
+def test_what_the_terminal_has_no_letters_for() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    command = [sys.executable, "-m", "dipsearch", "show", "genome", "dip-denoise"]
+    made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (made.returncode, made.stderr) == (0, "") and "\\u251c" in made.stdout  # a branch of the tree
+
+
+def test_an_import_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some modules answer Ctrl-C with an error of their own."""
+
+    def broken_off(kind: str) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("half a module") from error
+
+    monkeypatch.setattr("dipsearch.catalog.described", broken_off)
+    assert main(["list", "tables"]) == 130
+    monkeypatch.setattr("dipsearch.catalog.described", lambda kind: (_ for _ in ()).throw(ImportError("none")))
+    with pytest.raises(ImportError, match="none"):
+        main(["list", "tables"])
+
+
 def test_full_disk_while_a_study_is_made(folder: Path) -> None:
     ended = as_process(arguments(folder, "search"), folder, preexec_fn=largest_file(20_000))
     assert ended.returncode == 1

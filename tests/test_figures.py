@@ -17,7 +17,7 @@ from dipsearch.image import read
 from dipsearch.network.build import build
 from dipsearch.operator import Mask
 from dipsearch.reproduce.comparison import traces
-from dipsearch.reproduce.figures import FIGURES, RATES, Scene, figure_named, progress, scene
+from dipsearch.reproduce.figures import FIGURES, RATES, Scene, progress, scene
 from dipsearch.reproduce.trace import Trace, watch
 from dipsearch.run import read_run
 from dipsearch.search.evaluation import Protocol
@@ -213,7 +213,7 @@ def test_frames_are_those_of_the_iterations(tmp_path):
 def test_unkind_input(tmp_path, capsys):
     for wrong, message in (
         (["figure"], "which figure"),
-        (["figure", "monalisa"], "unknown figure 'monalisa'; choose from: architectures"),
+        (["figure", "monalisa"], "unknown figure 'monalisa'; choose from: architectures, enhancement, flash"),
         (["figure", "jpeg", "-o", str(tmp_path / "x.gif")], "a picture ends in"),
         (["figure", "jpeg", "--share", "0"], "share"),
         (["figure", "jpeg", "--guide", "skimage:rocket"], "--guide is for the figure flash"),
@@ -224,8 +224,6 @@ def test_unkind_input(tmp_path, capsys):
     ):
         assert main([*wrong, *(["--out", str(tmp_path)] if len(wrong) > 1 else [])]) == 2
         assert message in capsys.readouterr().err
-    with pytest.raises(UsageError, match="unknown figure"):
-        figure_named("x")
     Image.new("RGB", (20, 20)).save(tmp_path / "small.png")
     assert main(["figure", "jpeg", "--picture", str(tmp_path / "small.png"), "--out", str(tmp_path)]) == 2
     assert "too small for a figure" in capsys.readouterr().err
@@ -318,7 +316,9 @@ def test_a_comparison_is_that_of_its_task():
         (["--task", "nothing", "dip-denoise"], "nothing"),
         (["--task", "denoise", "dip-denoise", "-o", "x.gif"], "a picture ends in"),
         (["--task", "denoise", "dip-denoise", "--follow", "network=code"], "for a published table"),
-        (["--table", "region-library", "--task", "denoise"], "which pictures?"),
+        (["dip-denoise"], "which pictures?"),
+        (["--table", "region-library", "--task", "denoise"], "--task and --table: the pictures of one of them"),
+        (["--table", "region-library", "--preset", "quick"], "--preset: of a task"),
         (["--task", "denoise", "dip-denoise", "--preset", "sgld", "--iterations", "20"], "burn"),
         (["--table", "region-library", "--follow", "network"], "NAME=paper"),
         (["--table", "region-library", "--follow", "network=book"], "book"),

@@ -7,6 +7,7 @@ import torch
 from fits import EVERY_FAMILY, copies, equal, failing_at, fitting_of, picture, run, same, step_of, tiny
 from pydantic import ValidationError
 
+import dipsearch
 from dipsearch.error import DipsearchError, Diverged, OutOfMemory, UsageError
 from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.loop import MOST_ROLLBACKS
@@ -571,3 +572,10 @@ def test_held_out_values_that_never_counted_are_no_number():
 def test_a_mask_of_another_size_is_an_error():
     with pytest.raises(UsageError, match="the mask and the picture differ in size"):
         run(operator=Mask(torch.ones(1, 1, 8, 8)))
+
+
+def test_arrays_are_no_observations():
+    with pytest.raises(UsageError, match="not ndarray; restore takes arrays"):
+        dipsearch.fit(tiny(), picture().numpy())
+    with pytest.raises(UsageError, match="a mask is a tensor"):
+        Mask(picture().numpy())

@@ -821,3 +821,9 @@ def test_cost_is_that_of_the_padded_size_and_draws_nothing() -> None:
     assert more.memory - less.memory == pictures * (16 * 32 - 13 * 30)
     assert cost(genome, 16, 16, image_channels=1).parameters < cost(genome, 16, 16).parameters
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("wrong", ["dip-denoise", {"family": "hourglass"}])
+def test_what_is_no_genome_is_not_built(wrong):
+    with pytest.raises(UsageError, match="is no genome; one by its name: load_genome"):
+        build(wrong)

@@ -140,6 +140,8 @@ def test_what_is_not_known_is_refused():
     ):
         with pytest.raises(UsageError, match=message):
             plan(table, **wrong)
+    with pytest.raises(UsageError, match="unknown picture of set9-25 at smoke scale 'f16'; choose from: astronaut"):
+        plan(table, "smoke", pictures=["f16"])
     assert plan(table, pictures=["house", "set9:f16"]).task.images.evaluation == ("set9:house", "set9:f16")
 
 

@@ -27,7 +27,6 @@ from dipsearch.dataset import sha256
 from dipsearch.error import UsageError
 from dipsearch.photo import load_photo
 from dipsearch.restoring.batch import Job, jobs
-from dipsearch.search.goals import HOLD_OUT
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -182,6 +181,8 @@ def test_holes_are_filled_and_all_else_stays(here):
     restored("alpha.png", "--mask", "alpha", task="inpaint")
     restored("alpha.png", "--mask", "alpha", "-o", "flat.jpg", task="inpaint")  # nothing transparent is left
     assert read(here / "flat.jpg").shape == (20, 24, 3)
+    assert "JPEG changes the pixels that are known" in json.loads((here / "flat.jpg.json").read_text())["notes"][-1]
+    assert json.loads((here / "restored/torn.png.json").read_text())["notes"] == []
     filled = read(here / "restored/alpha.png")
     assert np.array_equal(filled[:, :, :3], made) and (filled[:, :, 3] == 255).all()
 
@@ -296,6 +297,14 @@ def test_a_picture_may_come_and_go_by_pipes(here):
     words[words.index("-o") + 1] = "out.png"
     subprocess.run(words, input=Path(given).read_bytes(), capture_output=True, check=True)
     assert json.loads((here / "out.png.json").read_text())["input"] == "-"
+    values = np.asarray(Image.open(given), np.float32) / 255
+    tifffile.imwrite(here / "values.tif", values, photometric="rgb")
+    words[words.index("out.png") - 1 :] = ["-o", "-", "--ext", "tif", *quick]
+    made = subprocess.run(words, input=(here / "values.tif").read_bytes(), capture_output=True, check=True)
+    assert tifffile.imread(io.BytesIO(made.stdout)).dtype == np.float32 and made.stderr == b""
+    words[words.index("-o") + 1] = "out.png"
+    words.remove("--ext")
+    words.remove("tif")
     broken = subprocess.run([*words, "--overwrite"], input=b"no picture", capture_output=True, check=False)
     assert broken.returncode == 1 and broken.stderr.startswith(b"failed: -: not a readable picture")
 
@@ -342,6 +351,7 @@ def test_broken_files_are_listed_and_the_others_restored(here, capsys):
         (["denoise", "a.png", "--sigma", "loud"], "'loud'"),
         (["denoise", "a.png", "--sigma", "0"], "'0'"),
         (["denoise", "a.png", "--stop", "soon"], "soon"),
+        (["denoise", "a.png", "--stop", "es-wmv", "--sigma", "9"], "sigma: only the rule discrepancy is told"),
         (["denoise", "a.png", "--factor", "2"], "factor"),
         (["denoise", "a.png", "--resume", "--overwrite"], "choose one"),
         (["denoise", "a.png", "--time-limit", "0"], "no time at all"),
@@ -411,17 +421,18 @@ def test_a_search_on_the_picture_itself(here, monkeypatch, capsys):
     """Of colour, without what writes 16-bit colour PNG; where a hole is all that it would see, and where the picture
     is too small for it, the usual genome is taken."""
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    monkeypatch.setattr("dipsearch.restoring.auto.HOLD_OUT", HOLD_OUT | {"iterations": 16})
     few = ["--genome", "auto", "--iterations", "5"]
     save(here / "a.png", pixels(64, 64, 3))
-    assert main(["restore", "denoise", "a.png", *few]) == 0
-    assert json.loads((here / "restored/a.png.json").read_text())["genome"].startswith("found on it")
+    assert main(["restore", "denoise", "a.png", *few, "--time-limit", "90"]) == 0
+    told = json.loads((here / "restored/a.png.json").read_text())
+    assert told["genome"].startswith("found on it") and told["notes"] == []
     save(here / "b.png", pixels(128, 128))
     holes = np.zeros((128, 128), np.uint8)
     holes[30:98, 30:98] = 255
     save(here / "holes.png", holes)
     assert main(["restore", "inpaint", "b.png", "--mask", "holes.png", *few]) == 0
     assert "none was found on it" in json.loads((here / "restored/b.png.json").read_text())["genome"]
+    assert "no genome was found on it; the usual one was taken" in capsys.readouterr().err
     save(here / "c.png", pixels(17, 18))
     assert main(["restore", "sr", "c.png", *few]) == 0
 
@@ -543,6 +554,8 @@ def test_what_is_done_with_the_same_settings_stays(here, capsys):
     restored(*given, "--resume")
     shown = capsys.readouterr()
     assert shown.out.split() == ["restored/b.png", "restored/c.png"] and "restored/a.png: done already" in shown.err
+    restored(given[0], "--resume", "--reference", given[1])
+    assert "restored/a.png: done already, without --reference" in capsys.readouterr().err
     assert kept[here / "restored/a.png"] == (here / "restored/a.png").stat().st_mtime_ns
     assert not last.unfinished.exists()
 
@@ -579,10 +592,11 @@ def test_an_interruption_keeps_the_best_so_far(here, capsys, monkeypatch):
     monkeypatch.setattr(
         Restoration, "run", lambda self, tell: plain(self, lambda now, share: (tell(now, share), stop(now, share)))
     )
-    restored(given, code=130)
-    shown = capsys.readouterr().err
-    assert "restored/a.png is the best so far" in shown and "--resume" in shown
+    restored(given, "--json", code=130)
+    shown = capsys.readouterr()
+    assert "restored/a.png is the best so far" in shown.err and "--resume" in shown.err
     told = json.loads((here / "restored/a.png.json").read_text())
+    assert told == json.loads(shown.out.splitlines()[-1])
     assert told["stop_reason"] == ["interrupted"] and not told["complete"]
     assert read(here / "restored/a.png").shape == (20, 24)
     monkeypatch.setattr(Restoration, "run", plain)

@@ -268,7 +268,8 @@ def test_what_is_given_wins_over_the_preset():
     assert chosen.recipe.learning_rate == 0.001  # which the genome brings
     told = choose(task, size=SIZE, sigma=12.0).recipe
     assert (told.stop, told.sigma) == ("discrepancy", 12.0)
-    assert choose(task, size=SIZE, sigma=12.0, stop="fixed").recipe.stop == "fixed"
+    with pytest.raises(UsageError, match="sigma: only the rule discrepancy is told the noise level, not fixed"):
+        choose(task, size=SIZE, sigma=12.0, stop="fixed")
 
 
 def test_a_task_without_presets_has_its_published_network(tmp_path):

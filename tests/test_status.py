@@ -33,7 +33,7 @@ def test_a_search_at_work_is_looked_at_from_beside(room, capsys):
     assert now.at_work and now.done == 1 and number == 1 and "hourglass" in what and 0 <= seconds < 60 and host == ""
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "study study: 1 of 3 trials are done (1 whole)" and "a search is at work" in lines
-    assert lines[-1].startswith(f"  trial 1  {what}  ")
+    assert lines[-1].startswith(f"  trial 2  {what}  ")
 
 
 def test_what_a_dead_search_leaves_is_found(room, capsys):
@@ -44,7 +44,7 @@ def test_what_a_dead_search_leaves_is_found(room, capsys):
     searched(room, trials=2, watch=die, **PLAIN)
     assert ailments(room / "out") == []
     (stale,) = ailments(room / "dead")
-    assert "no search is at work, but trials 1 run; go on with --resume" in stale
+    assert "no search is at work, but trials 2 run; go on with --resume" in stale
     assert main(["status", str(room / "dead" / "studies" / "study")]) == 0
     assert "(stale: runs again with --resume)" in capsys.readouterr().out
     work = search_in(room, out="dead", trials=2, resume=True, **PLAIN)
@@ -79,9 +79,11 @@ def test_what_is_wrong_with_runs_is_told(room, capsys, harm):
     ] in line
 
 
-def test_nothing_is_wrong_with_a_folder_that_is_not_there(tmp_path, capsys):
-    assert main(["doctor", "--out", str(tmp_path / "nowhere")]) == 0
+def test_a_folder_that_is_not_there_is_an_error(tmp_path, capsys):
+    assert main(["doctor", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == "nothing is wrong\n"
+    assert main(["doctor", "--out", str(tmp_path / "nowhere")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'nowhere'}: no such folder\n"
     assert main(["status", "nobody", "--out", str(tmp_path)]) == 2
 
 

@@ -16,7 +16,8 @@ MINIMA = [name for name, rule in STOPPERS.items() if issubclass(rule, Minimum)]
 
 def rule_of(name, shape=SHAPE, **settings):
     y = TARGET if shape == SHAPE else torch.zeros(shape)
-    return STOPPERS[name](Recipe(**({"sigma": 25.0} | settings)), Seen(y, HELD_OUT), torch.zeros(shape))
+    recipe = {"stop": name, "sigma": 25.0 if name == "discrepancy" else None} | settings
+    return STOPPERS[name](Recipe(**recipe), Seen(y, HELD_OUT), torch.zeros(shape))
 
 
 def show(rule, t, x, mean=None):
@@ -327,7 +328,7 @@ def test_held_out_works_where_the_observation_is_smaller_than_the_picture():
 @pytest.mark.parametrize("clipped", [False, True], ids=["not clipped", "clipped"])
 def test_discrepancy_stops_at_the_first_crossing_and_stays_there(clipped):
     y = TARGET if clipped else torch.where(torch.arange(SHAPE[-1]) == 0, TARGET - 1, TARGET)
-    rule = STOPPERS["discrepancy"](Recipe(sigma=25.5), Seen(y), torch.zeros(SHAPE))
+    rule = STOPPERS["discrepancy"](Recipe(stop="discrepancy", sigma=25.5), Seen(y), torch.zeros(SHAPE))
     stops, misfits, expected = [], [], []
     for t, x in enumerate([y + root for root in (0.3, 0.05, *[0.0] * 25, 0.5)], start=1):
         show(rule, t, x, mean=torch.full(SHAPE, t))
@@ -357,7 +358,7 @@ def test_discrepancy_knows_the_truth_of_a_clipped_picture(brightness):
     truth = torch.full((1, 1, 64, 64), brightness)
     y = (truth + 0.1 * torch.randn(truth.shape, generator=seeded())).clamp(0, 1)
     for sigma, reached in ((25.5 * 1.05, True), (25.5 / 1.05, False)):
-        rule = STOPPERS["discrepancy"](Recipe(sigma=sigma), Seen(y), torch.zeros_like(y))
+        rule = STOPPERS["discrepancy"](Recipe(stop="discrepancy", sigma=sigma), Seen(y), torch.zeros_like(y))
         show(rule, 1, truth)
         assert bool(rule.stop) is reached
 
@@ -373,7 +374,9 @@ def test_discrepancy_counts_observed_values_only():
     known = torch.zeros(SHAPE)
     known[..., :2] = 1
     observed = known.flatten().nonzero()[:, 0]
-    rule = STOPPERS["discrepancy"](Recipe(sigma=25.5), Seen(TARGET, None, observed), torch.zeros(SHAPE))
+    rule = STOPPERS["discrepancy"](
+        Recipe(stop="discrepancy", sigma=25.5), Seen(TARGET, None, observed), torch.zeros(SHAPE)
+    )
     x = torch.where(known > 0, TARGET + 0.2, TARGET)
     show(rule, 1, x)
     assert float(rule.misfit) == pytest.approx(0.04, rel=1e-4)

@@ -15,7 +15,7 @@ from dipsearch.baseline import BASELINES
 from dipsearch.error import UsageError
 from dipsearch.fitting.stopping import STOPPERS
 from dipsearch.genome import load_genome
-from dipsearch.image import SMALLEST, digest, read, to_uint8
+from dipsearch.image import SMALLEST, digest, read, to_uint8, write_png
 from dipsearch.metric import PROTOCOLS
 from dipsearch.operator import NOISES, OPERATORS
 from dipsearch.seed import seed_of
@@ -191,6 +191,17 @@ def test_super_resolution_observes_a_smaller_picture(tmp_path: Path, factor: int
     assert instance.y.shape == instance.operator(instance.truth).shape == (1, 3, 48 // factor, 48 // factor)
     exact = torch.equal(instance.y, instance.operator(instance.truth))
     assert exact == (low_resolution == "operator")
+
+
+def test_what_damaged_a_picture_is_no_matter_of_presets(tmp_path: Path) -> None:
+    """Region's quick preset has smaller holes, but a mask of the picture's own says which it has."""
+    torn, mask = str(tmp_path / "torn.png"), str(tmp_path / "mask.png")
+    write_png(torch.rand(1, 3, 64, 64), Path(torn))
+    write_png(torch.zeros(1, 1, 64, 64), Path(mask))
+    for name in ("region", "inpaint"):
+        task = load_task(name).with_images("search", [torn]).without_truth(mask)
+        for effort in task.search.values():
+            assert task.operator_for(effort).options.file == mask
 
 
 def test_a_preset_changes_the_operator() -> None:

@@ -1,9 +1,14 @@
 """The command line: parse, call the library, render. Only what a command needs is imported, when it runs."""
 
+import contextlib
+import errno
 import os
 import shlex
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
+from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -23,6 +28,8 @@ from dipsearch.cli.search import search
 from dipsearch.cli.status import doctor, status
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.run import package_version
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)  # nothing can be written any more
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,6 +71,9 @@ for command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # else one that was put there, or none
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal's letters do not hold
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Where fits keep the cores busy, the threads of numpy's small factorizations wait for one another: 105 ms for 6.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -77,4 +87,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UsageError) else 1
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
+    except ImportError as error:
+        if not _interrupted(error):
+            raise
+        return INTERRUPTED
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _silence(sys.stdout)
+        click.echo(f"error: standard output, or a file: {error.strerror}", err=True)
+        return 1
     return code if isinstance(code, int) else 0
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: an import that it breaks off may end in one of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _silence(stream: TextIO) -> None:
+    """What is not written yet cannot be; Python would try again, and fail, as it ends."""
+    with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:  # a stream may have no file
+        os.dup2(nowhere.fileno(), stream.fileno())

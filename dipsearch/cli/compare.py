@@ -12,7 +12,7 @@ from dipsearch.cli.figure import watch_all
 @click.argument("genomes", nargs=-1)
 @click.option("--task", "task_name", metavar="NAME", help="A task: a name, or a YAML file.")
 @click.option("--table", metavar="NAME", help="In place of a task, a published table: a name, or a YAML file.")
-@click.option("--preset", default="quick", show_default=True, help="Of a task: the preset of its re-runs.")
+@click.option("--preset", help="Of a task: the preset of its re-runs.  [default: quick]")
 @click.option("--picture", "pictures", multiple=True, metavar="NAME", help="In place of the task's; may be repeated.")
 @options.shrink
 @click.option("--size", type=click.IntRange(16, 4096), help="Pixels a side, around the centre.")
@@ -35,7 +35,7 @@ def compare(
     genomes: tuple[str, ...],
     task_name: str | None,
     table: str | None,
-    preset: str,
+    preset: str | None,
     pictures: tuple[str, ...],
     shrink: int | None,
     size: int | None,
@@ -65,15 +65,19 @@ def compare(
     from dipsearch.search.rerun import Candidate, named_genomes
     from dipsearch.task import choose_effort, load_task
 
+    if table is not None and task_name is not None:
+        raise UsageError("--task and --table: the pictures of one of them")
     chosen = named_genomes(list(genomes))
-    if table is not None and task_name is None:
+    if table is not None:
+        if preset is not None:
+            raise UsageError("--preset: of a task; a table has its own sizes and budgets")
         planned = plan(load_table(table), sides=followed)
         task, effort, candidates = planned.task, planned.effort, chosen or planned.candidates
-    elif task_name is not None and table is None:
+    elif task_name is not None:
         if followed:
             raise UsageError("--follow: for a published table; a task has no other side")
         task = load_task(task_name)
-        effort, candidates = choose_effort(task.rerun, preset), chosen
+        effort, candidates = choose_effort(task.rerun, preset or "quick"), chosen
     else:
         raise UsageError("which pictures? Give --task or --table")
     path = output or out / "figures" / f"compare-{task.name}.png"
@@ -88,7 +92,7 @@ def compare(
             name: Candidate(each.genome, {gene: value for gene, value in each.changes.items() if gene != "iterations"})
             for name, each in candidates.items()
         }
-    protocol = Protocol(task, effort, preset, "compare", recipe, device)
+    protocol = Protocol(task, effort, preset or "quick", "compare", recipe, device)
     images = list(pictures) or list(task.images.evaluation[: effort.images])
     until = time.monotonic() + budget
     made = [(each, traces(protocol, candidates, each)) for each in protocol.observe(images, seed=seed, repeats=1)]

@@ -68,10 +68,10 @@ def figure(
     import time
 
     from dipsearch.cli.terminal import going_on, reporting
-    from dipsearch.error import FitError, UsageError
+    from dipsearch.error import FitError, UsageError, unknown
     from dipsearch.report.figure import check_picture
     from dipsearch.report.panels import draw_cells, draw_curves, told
-    from dipsearch.reproduce.figures import FIGURES, figure_named, progress, scene
+    from dipsearch.reproduce.figures import FIGURES, progress, scene
 
     if listed or name is None:
         for each, described in FIGURES.items():
@@ -88,7 +88,9 @@ def figure(
         draw_cells(progress(run), path)
         click.echo(f"written: {path}")
         return 0
-    chosen = figure_named(name)
+    if name not in FIGURES:
+        raise UsageError(unknown("figure", name, [*FIGURES, PROGRESS]))
+    chosen = FIGURES[name]
     if run is not None:
         raise UsageError(f"--run is for the figure {PROGRESS}")
     if guide is not None and name != "flash":

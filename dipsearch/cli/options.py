@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from dipsearch.error import UsageError
+from dipsearch.run import RESULTS
 
 if TYPE_CHECKING:
     from dipsearch.leaderboard import Scope
 
 Where = Callable[[], AbstractContextManager[Any]]  # opens an Executor
 INTERRUPTED = 130  # exit code after Ctrl-C
-RESULTS = Path("results")
 
 out = click.option(
     "--out",

@@ -52,7 +52,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
     "--output",
     default="restored",
     show_default=True,
-    help="A folder; for one picture, it may be a file, or -: a PNG on standard output.",
+    help="A folder; for one picture, it may be a file, or -: standard output, as PNG or what --ext says.",
 )
 @click.option("--preset", default="balanced", show_default=True, help="fast, balanced or best.")
 @click.option("--genome", metavar="NAME", help="A name or a file; auto: a search on the picture first.")
@@ -158,8 +158,9 @@ def restore(
         with bad_paths():
             Path(output).mkdir(parents=True)
     given = (*inputs, output)
-    with _piped(inputs, output) as (inputs, place, result):
-        ending = f".{extension.removeprefix('.')}" if extension else ""
+    ending = f".{extension.removeprefix('.')}" if extension else ""
+    with _piped(inputs, output, ending or ".png") as (inputs, place, result):
+        ending = ending if result is None else ""  # of a file in a folder
         work = jobs(inputs, place, recursive=recursive, suffix=suffix, extension=ending, read=read, compare=compare)
         if given[0] == PIPE:
             work = [replace(job, label=PIPE) for job in work]
@@ -215,8 +216,9 @@ def _task(name: str, factor: str | None, mask: str | None, *, invert_mask: bool)
 
 
 @contextmanager
-def _piped(inputs: tuple[str, ...], output: str) -> Iterator[tuple[tuple[str, ...], Path, Path | None]]:
-    """Files in place of standard input and output (`-`), and the one that is to be printed, if any."""
+def _piped(inputs: tuple[str, ...], output: str, ending: str) -> Iterator[tuple[tuple[str, ...], Path, Path | None]]:
+    """Files in place of standard input and output (`-`), and the one that is to be printed, if any, with an ending that
+    says its format."""
     if PIPE not in (*inputs, output):
         yield inputs, Path(output), None
         return
@@ -229,7 +231,7 @@ def _piped(inputs: tuple[str, ...], output: str) -> Iterator[tuple[tuple[str, ..
             given = Path(folder) / "stdin.png"  # whatever it is: the content tells
             given.write_bytes(sys.stdin.buffer.read())
             inputs = (str(given),)
-        printed = Path(folder) / "stdout.png"
+        printed = Path(folder) / f"stdout{ending}"
         yield (inputs, printed, printed) if output == PIPE else (inputs, Path(output), None)
 
 
@@ -283,7 +285,7 @@ class _Batch:
                 continue
             if self.as_json:
                 self._say(json.dumps(told or json.loads(job.record.read_text(encoding="utf-8"))))
-            elif told is not None:
+            elif told is not None and self.printed is None:
                 self._say(str(job.target))
         return failures
 
@@ -301,14 +303,18 @@ class _Batch:
         if self.resume and job.target.exists() and job.done(self.settings.identity(job.source)):
             job.tidy()  # what a kill between the last two steps left
             lacking = ", without --compare" if self.compare and not job.strip.exists() else ""
+            judged = self.settings.reference is None or "psnr" in json.loads(job.record.read_text(encoding="utf-8"))
+            lacking += "" if judged else ", without --reference"
             self.reporter.line(f"{job.target}: done already{lacking}")
             return None
         self.now = Restoration(job, self.settings, self.reporter.trial, self.compare)
-        told = self.now.run(lambda now, share: self._tell(now, number, share))
-        if self.printed is not None:
-            told["output"] = PIPE
+        told = self._placed(self.now.run(lambda now, share: self._tell(now, number, share)))
         self.reporter.line(_summary(job, told))
         return told
+
+    def _placed(self, told: dict[str, Any]) -> dict[str, Any]:
+        """A record with the place that the user named."""
+        return told if self.printed is None else told | {"output": PIPE}
 
     def _tell(self, now: "Restoration", number: int, share: float) -> None:
         text = f"{number + 1}/{len(self.work)}  {Path(now.job.name).name}  {now.state}"
@@ -323,7 +329,9 @@ class _Batch:
         if self.now is not None and self.now.complete:
             kept = f"{self.now.job.target} is done"
         elif self.now is not None and self.now.answers:
-            self.now.write({"complete": False, "stop_reason": ["interrupted"]})
+            told = self.now.write({"complete": False, "stop_reason": ["interrupted"]})
+            if self.as_json:
+                self._say(json.dumps(self._placed(told)))
             kept = f"{self.now.job.target} is the best so far"
         if command is None:
             self.reporter.line("\ninterrupted; the result is the best so far")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dipsearch.cli import options
+from dipsearch.error import UsageError
 
 if TYPE_CHECKING:
     from dipsearch.search.status import Status
@@ -35,7 +36,7 @@ def _lines(now: "Status") -> list[str]:
     if now.failed:
         lines.append(f"{now.failed} were interrupted; they run again")
     if now.best is not None:
-        lines.append(f"best {now.best[1]:.2f} dB, trial {now.best[0]}")
+        lines.append(f"best {now.best[1]:.2f} dB, trial {now.best[0] + 1}")
     if now.per_hour is not None:
         left = f", {duration(now.left)} left" if now.at_work and now.left else ""
         lines.append(f"{now.per_hour:.0f} trials an hour{left}")
@@ -47,7 +48,7 @@ def _lines(now: "Status") -> list[str]:
     lines.append(said[now.at_work])
     stale = "" if now.at_work is not False else "  (stale: runs again with --resume)"
     for number, what, seconds, host in now.running:
-        lines.append(f"  trial {number}  {what}  {duration(seconds)}{f' on {host}' if host else ''}{stale}")
+        lines.append(f"  trial {number + 1}  {what}  {duration(seconds)}{f' on {host}' if host else ''}{stale}")
     return lines
 
 
@@ -60,6 +61,8 @@ def doctor(out: Path) -> int:
     """
     from dipsearch.search.status import ailments
 
+    if not out.is_dir():
+        raise UsageError(f"{out}: no such folder")
     found = ailments(out)
     click.echo("\n".join(found) if found else "nothing is wrong")
     return 1 if found else 0

@@ -113,6 +113,10 @@ class Fitting:
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
             raise UsageError(unknown("metric", self.protocol, PROTOCOLS))
+        if not isinstance(self.y, Tensor):
+            raise UsageError(
+                f"an observation is a tensor (1, C, H, W), not {type(self.y).__name__}; restore takes arrays"
+            )
         if self.y.ndim != 4 or self.y.shape[0] != 1:
             raise UsageError(f"an observation is (1, C, H, W), got {tuple(self.y.shape)}")
         if isinstance(self.operator, Mask):

@@ -50,6 +50,8 @@ class Recipe(Part):
     def _complete(self) -> Self:
         if self.stop == "discrepancy" and self.sigma is None:
             raise ValueError("stop: discrepancy needs the noise level: sigma, on the scale of 0…255")
+        if self.stop != "discrepancy" and self.sigma is not None:
+            raise ValueError(f"sigma: only the rule discrepancy is told the noise level, not {self.stop}")
         if self.weight_noise and self.stop != "fixed":
             raise ValueError(f"weight_noise: samples need a fixed budget, not stop: {self.stop}")
         if self.weight_noise and self.burn_in + self.thinning > self.iterations:

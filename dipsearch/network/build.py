@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dipsearch.genome import Genome
+from dipsearch.error import UsageError
+from dipsearch.genome import Genome, Part
 from dipsearch.network.convolution import Convolution
 from dipsearch.network.decoder import DecoderNet
 from dipsearch.network.hourglass import HourglassNet
@@ -42,7 +43,12 @@ def build(genome: Genome, image_channels: int = 3, *, seed: int | None = None) -
         A plain module from z (N, genome.input.channels, H, W) to (N, image_channels, H, W) in (0, 1). Its
         `size_rule` says which H and W it gives back unchanged. Norms take the batch's own statistics, in
         training and evaluation mode alike.
+
+    Raises:
+        UsageError: this is no genome, but a name, say.
     """
+    if not isinstance(genome, Part):
+        raise UsageError(f"{str(genome)[:60]!r} is no genome; one by its name: load_genome(NAME)")
     if seed is None:
         return FAMILIES[genome.family](genome, image_channels)
     with torch.random.fork_rng(devices=[]):

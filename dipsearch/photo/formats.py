@@ -27,13 +27,14 @@ LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side
 NO_ALPHA, NO_PROFILE = ("JPEG", "BMP"), ("BMP",)
 
 
-def check_photo(path: Path, like: Photo, size: Sequence[int] | None = None) -> None:
-    """UsageError where `save_photo` could not write a picture such as `like` under this name, for the format's sake.
+def check_photo(path: Path, like: Photo, size: Sequence[int] | None = None) -> str:
+    """The format in which `save_photo` would write a picture such as `like` under this name; UsageError where it could
+    not, for the format's sake.
 
     Args:
         size: the picture's height and width; None: those of `like`.
     """
-    format_of(path, like, like.x.shape[-2:] if size is None else size)
+    return format_of(path, like, like.x.shape[-2:] if size is None else size)
 
 
 def format_of(path: Path, like: Photo, size: Sequence[int]) -> str:

@@ -51,7 +51,7 @@ def view_board(board: Leaderboard) -> Board:
         charts += [chart] if chart is not None else []
     return Board(
         name,
-        PURPOSES[board.purpose],
+        "Smoke scale" if board.purpose == "reproduce" and board.preset != "full" else PURPOSES[board.purpose],
         caption(board),
         honest,
         _oracle(board),

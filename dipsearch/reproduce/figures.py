@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipsearch.error import UsageError, unknown
+from dipsearch.error import UsageError
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.frames import read_strip
 from dipsearch.genome import Genome, GuideInput, Hourglass, load_genome, parse_genome
@@ -89,13 +89,6 @@ def scene(
         sizes = " and ".join(f"{each.shape[3]}x{each.shape[2]}" for each in (x, other))
         raise UsageError(f"a picture and its guide show the same scene in the same size, not {sizes}")
     return Scene(cut(x), cut(other))
-
-
-def figure_named(name: str) -> Figure:
-    """UsageError names the choices."""
-    if name not in FIGURES:
-        raise UsageError(unknown("figure", name, FIGURES))
-    return FIGURES[name]
 
 
 def _budget(iterations: int, share: float) -> int:

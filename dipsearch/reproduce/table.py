@@ -141,7 +141,8 @@ def plan(
     effort = RerunEffort(**({"size": SMOKE_SIZE, "seeds": 1} if small else whole)).changed(
         seeds=seeds, padding={name: pixels for each in followed for name, pixels in each.padding.items()}
     )
-    images = list(SMOKE_IMAGES) if small else _pictures(table, pictures)
+    every = list(SMOKE_IMAGES) if small else expand(list(table.images))
+    images = _pictures(f"{table.name}{' at smoke scale' if small else ''}", every, pictures)
     task = _task(table, followed, images, effort, {"precision": precision} if precision else {}, smoke=bool(small))
     return Plan(table, scale, chosen, task, effort, candidates, shows)
 
@@ -187,14 +188,13 @@ def _sides(table: Table, given: dict[str, str]) -> dict[str, str]:
     return {name: given.get(name, SIDES[0]) for name in table.differences}
 
 
-def _pictures(table: Table, wanted: list[str] | None) -> list[str]:
-    every = expand(list(table.images))
+def _pictures(of: str, every: list[str], wanted: list[str] | None) -> list[str]:
     if not wanted:
         return every
     short = {name.split(":")[-1]: name for name in every} | {name: name for name in every}
     for name in wanted:
         if name not in short:
-            raise UsageError(unknown(f"picture of {table.name}", name, {name.split(":")[-1] for name in every}))
+            raise UsageError(unknown(f"picture of {of}", name, {name.split(":")[-1] for name in every}))
     return [name for name in every if name in {short[each] for each in wanted}]
 
 

@@ -72,8 +72,12 @@ def genome_for(
     if known is not None:
         write_png(1 - known, mask)
     damaged = task.with_images("search", [str(picture)]).without_truth(None if known is None else str(mask))
-    effort = choose_effort(damaged.search, PRESET).changed(
-        HOLD_OUT, timeout=timeout, max_seconds=None if timeout is None else max(timeout / 3, 1e-3)
+    effort = choose_effort(damaged.search, PRESET)
+    iterations = min(task.recipe_for(effort).iterations, usual.recipe.iterations)
+    effort = effort.changed(
+        HOLD_OUT | {"iterations": iterations},
+        timeout=timeout,
+        max_seconds=None if timeout is None else max(timeout / 3, 1e-3),
     )
     space, store = load_space(SPACE), RunStore(folder / "runs")
     settings = Settings(damaged, space, PRESET, effort, seed, device=device, goals=("held-out",), start=(usual.genome,))

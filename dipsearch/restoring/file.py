@@ -28,6 +28,7 @@ from dipsearch.search.study import Event
 from dipsearch.task import Task
 
 AUTO = "auto"
+LOSSY = "JPEG"  # the one format that changes pixels
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ class Restoration:
             self.photo = replace(self.photo, alpha=np.full_like(whole.alpha, whole.opaque))
         height, width = (side * settings.factor for side in self.photo.x.shape[-2:])
         self.size, size = (height, width), [height, width]
-        check_photo(self.job.target, self.photo, size)
+        self.notes = list(self.photo.notes)
+        if check_photo(self.job.target, self.photo, size) == LOSSY and shown is not None:
+            self.notes.append("JPEG changes the pixels that are known, too: --ext png keeps them")
         self.clean = _clean(settings.reference, self.photo, size)
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
         self.sigma = settings.sigma
@@ -174,6 +177,7 @@ class Restoration:
         )
         rest = replace(settings, recipe=settings.recipe | ({} if limit is None else {"time_limit": limit / 2}))
         if file is None:
+            self.notes.append("no genome was found on it; the usual one was taken")
             return replace(rest.choice(self.size, sigma), name=f"{usual.name}, none was found on it")
         chosen = replace(rest, genome=str(file)).choice(self.size, sigma)
         return replace(chosen, name=f"found on it: {chosen.genome.key()[:8]}", tile=TILE)
@@ -225,7 +229,7 @@ class Restoration:
             "sigma": self.sigma,
             "seconds": round(time.monotonic() - self.started, 3),
             **self._judged(x),
-            "notes": list(self.photo.notes),
+            "notes": self.notes,
             "versions": environment(),
         }
         return self.job.write_record(self.identity, told)

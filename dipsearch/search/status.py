@@ -21,9 +21,10 @@ RECENT = 20  # trials whose ends tell the speed
 class Status:
     """A study as it is now.
 
-    `running` are (trial, what it fits, seconds so far, the host that it was last on, if that is known); `per_hour`
-    trials end, by the last of them; `left` are seconds. `at_work`: a driver holds the study; None where that cannot be
-    told. Without one, running trials are stale: they run again with `--resume`.
+    `running` are (number from 0, what it fits, seconds so far, the host that it was last on, if that is known), and
+    `best` is (number from 0, score); `per_hour` trials end, by the last of them; `left` are seconds. `at_work`: a
+    driver holds the study; None where that cannot be told. Without one, running trials are stale: they run again with
+    `--resume`.
     """
 
     name: str
@@ -123,7 +124,7 @@ def ailments(root: Path) -> list[str]:
             found.append(str(error))
             continue
         if study.running and study.at_work is False:
-            numbers = ", ".join(str(number) for number, *_ in study.running)
+            numbers = ", ".join(str(number + 1) for number, *_ in study.running)
             found.append(f"{database.parent}: no search is at work, but trials {numbers} run; go on with --resume")
     runs = root / "runs"
     for task in sorted(path for path in runs.glob("*") if path.is_dir()):
