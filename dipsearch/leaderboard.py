@@ -52,6 +52,11 @@ class Leaderboard:
     runs: pd.DataFrame  # the rows are made of these
     judged: str = "psnr"  # the column that ranks
 
+    @property
+    def smoke(self) -> bool:
+        """Whether these are the few iterations of a published table that only show that it runs."""
+        return self.purpose == "reproduce" and self.preset != "full"
+
 
 @dataclass(frozen=True)
 class Scope:

@@ -51,7 +51,7 @@ def view_board(board: Leaderboard) -> Board:
         charts += [chart] if chart is not None else []
     return Board(
         name,
-        "Smoke scale" if board.purpose == "reproduce" and board.preset != "full" else PURPOSES[board.purpose],
+        "Smoke scale" if board.smoke else PURPOSES[board.purpose],
         caption(board),
         honest,
         _oracle(board),
@@ -84,7 +84,7 @@ def _published(board: Leaderboard, *, oracle: bool) -> dict[str, float]:
     """What was published of a table's rows over the pictures of a board, oracle numbers or the others; none where the
     board is not of a published table as it stands."""
     protocol, precision = board.runs["protocol"].iloc[0], board.setting["recipe"].get("precision", "auto")
-    if board.purpose != "reproduce" or board.preset != "full":
+    if board.purpose != "reproduce" or board.smoke:
         return {}
     if of_table(board.task, board.preset, protocol, precision) is None:
         return {}

@@ -17,8 +17,8 @@ def caption(board: Leaderboard) -> str:
     pictures, recipe = board.setting["pictures"], board.setting["recipe"]
     kind = {
         "rerun": "re-run",
-        "reproduce": "published protocol",
-        "search": "search score (proxy fits, not evidence: re-run the best)",
+        "reproduce": "published protocol" if not board.smoke else "smoke scale (no evidence of anything)",
+        "search": "search score (proxy fits of every study, not evidence: re-run the best)",
     }[board.purpose]
     size = f"{pictures['size']} px" if pictures["size"] else "whole pictures"
     shrunk = f", shrunk by {pictures['shrink']}" if pictures["shrink"] > 1 else ""
