@@ -1,7 +1,8 @@
 """Files that appear whole or not at all."""
 
 import os
-import tempfile
+import secrets
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,13 +17,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
+        temporary = path.with_name(f"{_begun(path)}{secrets.token_hex(4)}.part")
+        temporary.touch(exist_ok=False)  # with the permissions that the user's new files have
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch.save says of a full disk the latter
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
@@ -30,3 +29,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """What processes that were killed have left of a file that they were writing."""
+    return sorted(path.parent.glob(f"{_begun(path)}*.part"))
+
+
+def _begun(path: Path) -> str:
+    """How the names of a file's temporary ones begin; as short for a long name."""
+    return f".{zlib.crc32(os.fsencode(path.name)):08x}-"

@@ -64,7 +64,10 @@ class Mask(nn.Module):
         return x * self.known.to(x.dtype)
 
     def observed(self, y: Tensor) -> Tensor:
-        """y with zeros in the holes, whatever stands there. UsageError where the mask says nothing of y."""
+        """y, (1, C, H, W), with zeros in the holes, whatever stands there. UsageError where the mask says nothing of
+        it."""
+        if self.known.ndim != 4 or self.known.shape[0] != 1 or self.known.shape[1] not in (1, y.shape[1]):
+            raise UsageError(f"a mask is (1, 1 or {y.shape[1]}, H, W), got {tuple(self.known.shape)}")
         if self.known.shape[-2:] != y.shape[-2:]:
             sizes = " and ".join(f"{shape[-1]}x{shape[-2]}" for shape in (self.known.shape, y.shape))
             raise UsageError(f"the mask and the picture differ in size: {sizes}")

@@ -95,4 +95,6 @@ def _entries(file: Path) -> Iterator[tuple[str, bytes]]:
 def _sound(run: dict[str, Any]) -> bool:
     """Whether a run can have a place in a store: its task's name is that of a folder."""
     task, image = run["task"], run["image"]
-    return isinstance(image, str) and isinstance(task, str) and task not in ("", ".", "..") and Path(task).name == task
+    if not (isinstance(image, str) and isinstance(task, str)) or "\0" in task + image:
+        return False
+    return task not in ("", ".", "..") and Path(task).name == task

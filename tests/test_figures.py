@@ -15,7 +15,7 @@ from dipsearch.fitting.recipe import Recipe
 from dipsearch.frames import frame, iterations, read_strip, write_strip
 from dipsearch.image import read
 from dipsearch.network.build import build
-from dipsearch.operator import Mask
+from dipsearch.operator import Downsample, Mask
 from dipsearch.reproduce.comparison import traces
 from dipsearch.reproduce.figures import FIGURES, RATES, Scene, progress, scene
 from dipsearch.reproduce.trace import Trace, watch
@@ -219,6 +219,8 @@ def test_unkind_input(tmp_path, capsys):
         (["figure", "jpeg", "--guide", "skimage:rocket"], "--guide is for the figure flash"),
         (["figure", "jpeg", "--run", "x.json"], "--run is for the figure progress"),
         (["figure", "progress"], "progress of which run?"),
+        (["figure", "progress", "--run", "x.json", "--share", "0.5"], "--share: not for the figure progress"),
+        (["figure", "progress", "--run", "x.json", "--picture", "y.png"], "--picture: not for the figure progress"),
         (["figure", "progress", "--run", str(tmp_path / "none.json")], "not the record of a run"),
         (["figure", "jpeg", "--picture", str(tmp_path / "none.png")], "none.png"),
     ):
@@ -306,6 +308,14 @@ def test_a_comparison_is_that_of_its_task():
     (made,) = traces(protocol, {"tiny": Candidate(GENOME, {"learning_rate": 0.02})}, instance)
     assert torch.equal(made.y, instance.y) and torch.equal(made.truth, instance.truth) and made.seed == instance.seed
     assert (made.recipe.learning_rate, made.recipe.iterations, made.recipe.stop) == (0.02, 20, "fixed")
+    own = {"stop": "discrepancy", "sigma": 25, "time_limit": 0.1}  # it runs to the end of its budget all the same
+    (made,) = traces(protocol, {"tiny": Candidate(GENOME, own)}, instance)
+    assert (made.recipe.stop, made.recipe.sigma, made.recipe.time_limit) == ("fixed", None, None)
+
+
+def test_fits_to_two_sizes_are_two():
+    traces = [Trace("", GENOME, Y, Recipe(), Downsample(factor)) for factor in (2, 4)]
+    assert traces[0].key != traces[1].key
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,13 @@ def test_a_mask_keeps_what_is_known_and_blanks_the_rest() -> None:
     assert torch.equal(Mask(known)(x), expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (1, 2, 4, 4), (1, 4, 4), (4,), (1, 3, 4, 4)])
+def test_a_mask_of_another_shape_is_an_error(shape: tuple[int, ...]) -> None:
+    grey = shape == (1, 3, 4, 4)  # a mask for each channel, of which there is one
+    with pytest.raises(UsageError, match=rf"a mask is \(1, 1 or {1 if grey else 3}, H, W\), got"):
+        Mask(torch.ones(shape)).observed(torch.zeros(1, 1 if grey else 3, 4, 4))
+
+
 @pytest.mark.parametrize("missing", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_the_fraction_of_missing_pixels(missing: float, per_channel: bool) -> None:

@@ -93,11 +93,12 @@ def test_a_foreign_parcel_writes_nowhere_else(packed, tmp_path):
         ("/etc/absolute.json", json.dumps(run | {"task": "../up"}).encode()),
         ("task/up.json", json.dumps(run | {"task": ".."}).encode()),
         ("task/image.json", json.dumps(run | {"image": ["x"]}).encode()),
+        ("task/zero.json", json.dumps(run | {"task": "a\0b"}).encode()),
         ("task/torn.json", b'{"schema": 1'),
         ("task/other.json", b'{"schema": 99}'),
     )
     other = RunStore(tmp_path / "deep" / "er" / "runs")
-    assert merge(other, file) == Merged(new=1, known=0, unreadable=5)
+    assert merge(other, file) == Merged(new=1, known=0, unreadable=6)
     assert list(contents(other)) == [path.relative_to(store.root)]
     assert not list(tmp_path.rglob("escaped*")) and not list((tmp_path / "deep").rglob("up*"))
 

@@ -601,6 +601,9 @@ def test_a_colour_profile_is_not_lost_unseen(tmp_path: Path) -> None:
     like = photo_of(made("uint8", 3), tmp_path, iccprofile=ICC)
     with pytest.raises(UsageError, match="BMP holds no colour profile; write it as PNG or JPEG or TIFF or WEBP"):
         check_photo(tmp_path / "b.bmp", like)
+    grey = photo_of(made("uint8", 1), tmp_path, iccprofile=ICC)
+    with pytest.raises(UsageError, match="WEBP holds no colour profile; write it as PNG or JPEG or TIFF"):
+        check_photo(tmp_path / "b.webp", grey)  # its pictures have three channels, which this is not a profile of
 
 
 @pytest.mark.parametrize(("name", "longest"), [("b.jpg", 65_500), ("b.webp", 16_383)])

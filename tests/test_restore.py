@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from studies import write
 
+from dipsearch.atomic import _begun
 from dipsearch.cli import main
 from dipsearch.dataset import sha256
 from dipsearch.error import UsageError
@@ -203,14 +204,30 @@ def test_what_stands_in_a_hole_is_no_value(here):
     holes[4:9, 6:12] = 255
     save(here / "holes.png", holes)
     made = {}
-    for name, value in (("zero", 0), ("sentinel", -9999)):
+    for name, value in (("zero", 0), ("sentinel", -9999), ("no data", np.finfo(np.float32).min)):
         tifffile.imwrite(here / f"{name}.tif", np.where(holes > 0, np.float32(value), given))
         restored(f"{name}.tif", "--mask", "holes.png", task="inpaint")
         made[name] = tifffile.imread(here / f"restored/{name}.tif")
-    assert np.array_equal(made["zero"], made["sentinel"])
+        told = json.loads((here / f"restored/{name}.tif.json").read_text(), parse_constant=pytest.fail)
+        assert told["fit_db"] > 0
+    assert np.array_equal(made["zero"], made["sentinel"]) and np.array_equal(made["zero"], made["no data"])
     assert np.allclose(made["zero"][holes == 0], given[holes == 0], rtol=1e-6)
     filled = made["zero"][holes > 0]
     assert given.min() <= filled.min() and filled.max() <= given.max()
+
+
+def test_noise_is_told_of_the_picture_as_it_is(here, capsys):
+    """Shrunk, it has less: of the mean of 16 pixels, a quarter."""
+    save(here / "large.png", pixels(100, 140, 3))
+    restored("large.png", "--sigma", "24", "--max-side", "35", "--json")
+    assert json.loads(capsys.readouterr().out)["sigma"] == pytest.approx(6)
+
+
+def test_a_result_that_no_memory_holds_is_told_before_the_work(here, capsys, monkeypatch):
+    monkeypatch.setattr("dipsearch.restoring.file.memory_of", lambda device: 2e6)
+    monkeypatch.setattr("dipsearch.restoring.work.Work.run", lambda *_: pytest.fail("no work is to begin"))
+    restored(save(here / "a.png", pixels(40, 40, 3)), "--factor", "4", task="sr", code=1)
+    assert "a result of 160x160 takes about 0 GiB of memory" in capsys.readouterr().err
 
 
 def test_a_large_picture_is_made_in_tiles_or_shrunk(here, capsys):
@@ -283,6 +300,10 @@ def test_how_far_it_is_can_be_looked_at(here, monkeypatch):
     restored(save(here / "noisy.png", pixels(20, 24)), "--preview-every", "0.000001")
     assert seen == [(20, 24)] * 2
     assert sorted(path.name for path in (here / "restored").iterdir()) == ["noisy.png", "noisy.png.json"]
+    blocked = Job(here / "noisy.png", here / "restored/blocked.png").preview
+    blocked.mkdir(parents=True)
+    restored("noisy.png", "-o", "restored/blocked.png", "--preview-every", "0.000001")  # it may yet be written
+    assert read(here / "restored/blocked.png").shape == (20, 24)
 
 
 @pytest.mark.slow
@@ -550,6 +571,9 @@ def test_what_is_done_with_the_same_settings_stays(here, capsys):
     identity = json.loads((here / "restored/a.png.json").read_text())["settings"]
     last = Job(Path(given[2]), here / "restored/c.png")
     last.prepare(identity | {"input_sha256": sha256(Path(given[2]))})
+    torn = [last.target.with_name(f"{_begun(path)}0123abcd.part") for path in last.made(compare=True)]
+    for path in torn:  # as if killed within a write
+        path.touch()
     capsys.readouterr()
     restored(*given, "--resume")
     shown = capsys.readouterr()
@@ -557,7 +581,7 @@ def test_what_is_done_with_the_same_settings_stays(here, capsys):
     restored(given[0], "--resume", "--reference", given[1])
     assert "restored/a.png: done already, without --reference" in capsys.readouterr().err
     assert kept[here / "restored/a.png"] == (here / "restored/a.png").stat().st_mtime_ns
-    assert not last.unfinished.exists()
+    assert not last.unfinished.exists() and not any(path.exists() for path in torn)
 
 
 @pytest.mark.parametrize("spoil", ["other settings", "another hand", "no record"])

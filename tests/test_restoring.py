@@ -1,12 +1,13 @@
 """Restoring in memory: tiles, choices, noise levels, and `dipsearch.restore` on arrays and tensors."""
 
+import dataclasses
 import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from fits import GENOME, TINY, picture, seeded
+from fits import GENOME, TINY, picture, seeded, tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -132,6 +133,23 @@ def test_fits_that_are_kept_are_not_repeated(tmp_path):
     assert seen == [(0, 10), (2, 10)]  # the first was done; the second was at its last iteration, and is not repeated
     undisturbed = work(tmp_path / "other", y, side=80).run()
     assert all(torch.equal(a.x, b.x) for a, b in zip(made, undisturbed, strict=True))
+
+
+@pytest.mark.parametrize("change", ["tiles", "network", "torn", "version"])
+def test_fits_of_other_tiles_or_networks_are_not_taken(tmp_path, change):
+    y = picture(70, 150)
+    made = work(tmp_path, y, side=80)
+    made.run()
+    for path in tmp_path.glob("*.pt"):
+        if change == "torn":
+            path.write_bytes(path.read_bytes()[:100])
+        if change == "version":
+            torch.save({"x": y}, path)
+    other = work(tmp_path, y, side=None if change == "tiles" else 80)
+    if change == "network":
+        other.choice = dataclasses.replace(other.choice, genome=tiny(channels_up=6))
+    undisturbed = dataclasses.replace(other, folder=tmp_path / "other").run()
+    assert all(torch.equal(a.x, b.x) for a, b in zip(other.run(), undisturbed, strict=True))
 
 
 def test_known_pixels_stay_and_a_missing_tile_is_the_observation(tmp_path):

@@ -1,14 +1,18 @@
 """Repeated and interrupted fits."""
 
 import io
+import signal
+from contextlib import suppress
 
 import pytest
 import torch
 from fits import EVERY_FAMILY, failing_at, fitting_of, picture, same
 
+import dipsearch.fitting.ensemble
 from dipsearch.error import Diverged, UsageError
 from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import MOST_ROLLBACKS, Fitting
+from dipsearch.fitting.step import Step
 from dipsearch.fitting.stopping import STOPPERS
 from dipsearch.kept import Kept
 from dipsearch.network.build import PRECISIONS
@@ -138,6 +142,70 @@ def test_an_interruption_does_not_change_where_a_rollback_goes(at, failing, valu
     assert result.rollbacks == (failing % 10 == 0 or value != value)
     assert (result.non_finite > 0) == (value != value)
     same(result, whole)
+
+
+@pytest.mark.parametrize("method", ["_step", "_check", "judge"])
+@pytest.mark.parametrize("place", [1, 2, 3, 10, 11, 15, 20, 29, 30, 31, 40, 55, 60])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_ctrl_c_in_a_step_or_a_check_does_not_change_the_fit(monkeypatch, count, place, method):
+    """It waits for the end of either, not for the check after a step, nor for the other members of an ensemble."""
+    settings = {"kind": Fitting if count == 1 else Ensemble, "ensemble": count, "iterations": 20}
+    whole, calls = finished(begin(**settings)), []
+    where = {"_step": (Step, "_once"), "_check": (Fitting, "_check"), "judge": (dipsearch.fitting.ensemble, "judge")}
+    owner, name = where[method]
+    plain = getattr(owner, name)
+
+    def interrupted(*given):
+        calls.append(1)
+        if len(calls) == place:
+            signal.raise_signal(signal.SIGINT)
+        return plain(*given)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    going = begin(**settings)
+    with suppress(KeyboardInterrupt):
+        going.advance()
+    if len(calls) < place:
+        return  # so many there are not
+    monkeypatch.setattr(owner, name, plain)
+    assert going.whole
+    fresh = begin(**settings)
+    fresh.resume(saved_and_loaded(going.state()))
+    same_with_uncertainty(finished(fresh), whole)
+
+
+@pytest.mark.parametrize("value", [3.0, float("nan")])
+def test_ctrl_c_in_a_step_that_collapses_does_not_lose_the_rollback(monkeypatch, value):
+    whole = finished(begin(operator=failing_at(20, value=value)))
+    assert whole.rollbacks == 1
+    plain = Step._once
+
+    def interrupted(self):
+        plain(self)
+        if going.iteration == 19:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Step, "_once", interrupted)
+    going = begin(operator=failing_at(20, value=value))
+    with pytest.raises(KeyboardInterrupt):
+        going.advance()
+    monkeypatch.setattr(Step, "_once", plain)
+    fresh = begin()
+    fresh.resume(saved_and_loaded(going.state()))
+    same(finished(fresh), whole)
+
+
+def test_a_state_from_before_checks_were_counted_goes_on():
+    for settings in ({}, {"kind": Ensemble, "ensemble": 2}):
+        going, whole = begin(**settings), finished(begin(**settings))
+        going.advance(20)
+        state = saved_and_loaded(going.state())
+        for each in (state, *state.get("members", ())):
+            each.pop("checked", None)
+            each.get("host", {}).pop("checked", None)
+        fresh = begin(**settings)
+        fresh.resume(state)
+        same_with_uncertainty(finished(fresh), whole)
 
 
 def test_a_resumed_fit_takes_the_precision_of_its_state():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dipsearch.atomic import write_atomically
+from dipsearch.atomic import leftovers, write_atomically
 from dipsearch.error import DipsearchError
 from dipsearch.fitting.loop import Fit
 from dipsearch.run import OK, SCHEMA, Run, RunStore, environment, hashed, run_key
@@ -300,7 +300,18 @@ def test_a_file_appears_whole_under_its_name(tmp_path):
     (before, during), after = seen[0], files_in(tmp_path)
     assert before == "before" and len(during) == 2
     assert path.read_text() == "whole" and after == ["file.txt"]
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert leftovers(path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of another kind")
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_a_written_file_has_the_permissions_of_the_users_new_files(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_atomically(tmp_path / "file.txt", lambda temporary: temporary.write_text("x"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("no")])

@@ -85,6 +85,11 @@ def figure(
     if name == PROGRESS:
         if run is None:
             raise UsageError("progress of which run? --run OUT/runs/TASK/PICTURE-KEY.json")
+        given = {"picture": picture, "guide": guide, "shrink": shrink, "size": size}
+        given |= {"share": share < 1 or None, "budget": budget < float("inf") or None}
+        for option, value in given.items():
+            if value is not None:
+                raise UsageError(f"--{option}: not for the figure {PROGRESS}, which shows what a run has kept")
         draw_cells(progress(run), path)
         click.echo(f"written: {path}")
         return 0

@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,7 +60,11 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option("--time-limit", type=options.Duration(positive=True), metavar="TIME", help="Of each picture: 90, 9m, 2h.")
 @click.option("--ensemble", type=click.IntRange(1, 64), help="The mean of so many fits.")
 @click.option("--stop", metavar="RULE", help="When to stop, in place of the preset's rule.")
-@click.option("--sigma", type=Sigma(), help="Level of the noise, of 255, where the fit stops; auto: estimated.")
+@click.option(
+    "--sigma",
+    type=Sigma(),
+    help="Level of the noise, where the fit stops, of 255 (of floats: of their range); auto: estimated.",
+)
 @click.option("--mask", metavar="FILE", help="White where pixels are missing; or alpha: what is transparent.")
 @click.option("--invert-mask", is_flag=True, help="Black is missing.")
 @click.option("--factor", type=click.Choice(["2", "4", "8"]), help="sr: so many times larger.  [default: the task's]")
@@ -320,7 +324,8 @@ class _Batch:
         text = f"{number + 1}/{len(self.work)}  {Path(now.job.name).name}  {now.state}"
         self.reporter.update(number + share, len(self.work), text)
         if self.preview_every and time.monotonic() - self.seen > self.preview_every:
-            now.preview()
+            with suppress(DipsearchError):  # a full disk; the picture may yet be written
+                now.preview()
             self.seen = time.monotonic()
 
     def keep_best(self, command: str | None) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dipsearch.fitting.interrupt import interrupts_wait
 from dipsearch.fitting.loop import (
     CHECK_EVERY,
     STATE_FORMAT,
@@ -55,6 +56,7 @@ class Ensemble:
         self.recipe, self.truth, self.protocol, self.callback = recipe, truth, protocol, callback
         self.oracle: Oracle | None = None
         self.curve = empty_curve()
+        self.checked = 0  # the iteration of the last check
 
     @property
     def iteration(self) -> int:
@@ -96,10 +98,15 @@ class Ensemble:
     def advance(self, until: int | None = None) -> None:
         """Run every member to iteration `until`, or to its end; one that fails ends the ensemble."""
         last = self.recipe.iterations if until is None else min(until, self.recipe.iterations)
-        while not self.done and self.iteration < last:
-            target = min(last, self.iteration - self.iteration % CHECK_EVERY + CHECK_EVERY)
+        while not self.done or self.checked < self.iteration:  # the latter: an interruption came before the check
+            target = min(last, self.checked - self.checked % CHECK_EVERY + CHECK_EVERY)
+            if target <= self.checked:
+                break
             advance_together(self.members, target)
-            if target % CHECK_EVERY == 0 or target == self.recipe.iterations:
+            if target % CHECK_EVERY and target < self.recipe.iterations:
+                break
+            with interrupts_wait():
+                self.checked = target
                 self._check()
 
     def result(self) -> Fit:
@@ -133,6 +140,7 @@ class Ensemble:
         """As `Fitting.state`."""
         return {
             "format": STATE_FORMAT,
+            "checked": self.checked,
             "members": [member.state() for member in self.members],
             "oracle": None if self.oracle is None else (self.oracle.psnr, self.oracle.iteration),
             "curve": {name: list(values) for name, values in self.curve.items()},
@@ -143,6 +151,7 @@ class Ensemble:
         refuse_other_format(state)
         for member, each in zip(self.members, state["members"], strict=True):
             member.resume(each)
+        self.checked = state.get("checked", self.iteration)  # older states have none, and were made after a check
         self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None
         self.curve = {name: list(values) for name, values in state["curve"].items()}
 

@@ -29,7 +29,7 @@ from dipsearch.seed import seed_of
 CHECK_EVERY = LOSSES  # iterations between looks at losses, clock and truth
 OUT_OF_MEMORY = ("out of memory", "alloc_failed", "allocate memory", "not enough memory")  # in what torch says
 STATE_FORMAT = 3  # of `Fitting.state`
-HOST_STATE = ("iteration", "rollbacks", "non_finite", "seconds", "stop_reason", "curve")
+HOST_STATE = ("iteration", "checked", "rollbacks", "non_finite", "seconds", "stop_reason", "curve")
 MOST_ROLLBACKS = 20  # a fit that keeps falling back has no use
 
 
@@ -103,6 +103,7 @@ class Fitting:
     guide: Tensor | None = None
 
     iteration: int = field(default=0, init=False)
+    checked: int = field(default=0, init=False)  # the iteration of the last check
     rollbacks: int = field(default=0, init=False)
     non_finite: int = field(default=0, init=False)
     seconds: float = field(default=0.0, init=False)
@@ -197,7 +198,9 @@ class Fitting:
         advance_together([self], until)
 
     def enqueue(self, until: int | None = None) -> bool:
-        """Ask for iterations up to `until`, but not past the next check; whether there were any."""
+        """Ask for iterations up to `until`, but not past the next check; whether there is anything to settle."""
+        if not self.done and self._due:
+            return True  # an interruption came before the check
         boundary = self.iteration - self.iteration % CHECK_EVERY + CHECK_EVERY
         target = min(self.recipe.iterations, boundary, boundary if until is None else until)
         if self.done or self.iteration >= target:
@@ -213,6 +216,12 @@ class Fitting:
                     break
         return True
 
+    @property
+    def _due(self) -> bool:
+        """Whether a check is to be made at this iteration, and was not."""
+        at_one = self.iteration % CHECK_EVERY == 0 or self.iteration == self.recipe.iterations
+        return at_one and self.iteration > self.checked
+
     def _late(self) -> bool:
         """Whether the time limit is over. Steps of large pictures take long: ten of them would be far past it."""
         limit = self.recipe.time_limit
@@ -223,7 +232,7 @@ class Fitting:
         with interrupts_wait(), self._timed():
             if self._device.type == "cuda":
                 torch.cuda.synchronize()
-            if self.iteration % CHECK_EVERY == 0 or self.iteration == self.recipe.iterations or self._late():
+            if self._due or self._late():
                 self._check()
             elif self._good is None and (unsound := _unsound(self._recent())):  # nothing to go back to
                 self.non_finite += unsound
@@ -279,7 +288,8 @@ class Fitting:
         self._step.resume(state["step"])
         self._pending, self._good = state["pending"], state["good"]
         self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None
-        for name, value in state["host"].items():
+        checked = {"checked": state["host"]["iteration"]}  # older states have none, and were made after a check
+        for name, value in (checked | state["host"]).items():
             setattr(self, name, copy.deepcopy(value))
 
     @contextmanager
@@ -291,11 +301,12 @@ class Fitting:
         except FitError:
             self.stop_reason = "failed"
             raise
-        self.seconds = time.perf_counter() - self._started
+        finally:
+            self.seconds = time.perf_counter() - self._started
 
     def _check(self) -> None:
         """What needs the host: the losses, the rollback, the truth, the clock."""
-        self.seconds = time.perf_counter() - self._started
+        self.seconds, self.checked = time.perf_counter() - self._started, self.iteration
         recent = self._recent()
         self._roll_back_or_keep(recent)
         point = {"iteration": self.iteration, "loss": float(recent[-1])}

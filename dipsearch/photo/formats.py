@@ -24,7 +24,7 @@ DEPTHS = {  # of samples
     "WEBP": ("uint8",),
 }
 LONGEST = {"JPEG": 65_500, "WEBP": 16_383}  # pixels a side
-NO_ALPHA, NO_PROFILE = ("JPEG", "BMP"), ("BMP",)
+NO_ALPHA, NO_PROFILE, ALWAYS_RGB = ("JPEG", "BMP"), ("BMP",), ("WEBP",)
 
 
 def check_photo(path: Path, like: Photo, size: Sequence[int] | None = None) -> str:
@@ -63,6 +63,6 @@ def _lacking(kind: str, like: Photo) -> str | None:
         return f"{like.dtype} samples"
     if kind in NO_ALPHA and like.alpha is not None and (like.alpha != like.opaque).any():
         return "transparency"
-    if kind in NO_PROFILE and like.icc:
+    if like.icc and (kind in NO_PROFILE or (kind in ALWAYS_RGB and like.x.shape[1] == 1)):
         return "colour profile"
     return None

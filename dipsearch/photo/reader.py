@@ -68,7 +68,10 @@ def _photo(path: Path, raster: Raster, known: Tensor | None) -> Photo:
     name = samples.dtype.name
     if name in FLOATS:
         low, high = _range(path, samples, colour if known is None else colour[known[0, 0].numpy() > 0])
-        scaled = ((colour.astype(np.float64) - low) / (high - low)).astype(np.float32)
+        values = (colour.astype(np.float64) - low) / (high - low)
+        if known is not None:  # what stands in a hole may be beyond all numbers of a Photo
+            values[known[0, 0].numpy() == 0] = 0
+        scaled = values.astype(np.float32)
     else:
         low, high = 0.0, float(np.iinfo(samples.dtype).max)
         scaled = colour.astype(np.float32) / np.float32(high)

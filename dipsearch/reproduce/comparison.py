@@ -19,7 +19,7 @@ def traces(protocol: Protocol, candidates: dict[str, Candidate], instance: Obser
     """
     made = []
     for name, candidate in candidates.items():
-        changes = {**candidate.changes, "stop": "fixed"}
+        changes = {**candidate.changes, "stop": "fixed", "sigma": None, "time_limit": None}
         recipe = catalog.validate(f"{name}: recipe", protocol.changed, changes).recipe
         made.append(
             Trace(

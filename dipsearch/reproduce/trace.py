@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.image import digest
 from dipsearch.kept import Kept
-from dipsearch.operator import Identity
+from dipsearch.operator import Downsample, Identity
 from dipsearch.run import hashed
 
 
@@ -51,7 +52,8 @@ class Trace:
     def key(self) -> str:
         """What makes it the same as another: its inputs."""
         pictures = getattr(self.operator, "known", None), self.guide
-        made = [type(self.operator).__name__, *(None if each is None else digest(each) for each in pictures)]
+        made: list[Any] = [type(self.operator).__name__, *(None if each is None else digest(each) for each in pictures)]
+        made += [self.operator.factor] if isinstance(self.operator, Downsample) else []
         return hashed([self.genome.key(), digest(self.y), made, self.recipe.model_dump(), sorted(self.at), self.seed])
 
 

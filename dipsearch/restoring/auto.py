@@ -64,9 +64,9 @@ def genome_for(
     """
     if not is_utf8(folder):
         raise UsageError("--genome auto keeps runs by their names, and this one is no UTF-8; rename it")
-    file = folder / "genome.yaml"
-    if file.exists():
-        return file
+    file, none = folder / "genome.yaml", folder / "none-found"  # the latter: so that going on gives the same picture
+    if file.exists() or none.exists():
+        return file if file.exists() else None
     picture, mask = folder / "picture.tif", folder / "mask.png"
     save_photo(y, picture, blank(y))
     if known is not None:
@@ -85,11 +85,13 @@ def genome_for(
     try:
         work = Search(settings, study, store, resume=(study / "study.db").exists(), watch=watch)
     except TooLittle:  # in the part that a search sees
+        none.touch()
         return None
     with work.opened():
         work.run()
     ranking = search_ranking(store, task.name, work.protocol.scope(work.instances))
     if ranking.empty and timeout is not None:
+        none.touch()
         return None
     if ranking.empty:
         raise DipsearchError(f"{about}: no genome of the space {SPACE} could be fitted to it")

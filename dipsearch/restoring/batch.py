@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dipsearch.atomic import write_atomically
+from dipsearch.atomic import leftovers, write_atomically
 from dipsearch.dataset import sha256
 from dipsearch.error import DipsearchError, UsageError
 from dipsearch.image import EXTENSIONS
@@ -106,6 +106,8 @@ class Job:
     def tidy(self) -> None:
         """Remove what was kept while the work lasted, and nothing else."""
         with contextlib.suppress(OSError):
+            for path in (left for made in self.made(compare=True) for left in leftovers(made)):
+                path.unlink(missing_ok=True)
             self.preview.unlink(missing_ok=True)
             for folder in self.unfinished.iterdir():
                 if KEPT.fullmatch(folder.name):

@@ -1,5 +1,6 @@
 """One file to restore: read, fitted, written, and a record beside it."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from dipsearch.dataset import sha256
 from dipsearch.error import UsageError
+from dipsearch.fitting.device import memory_of
+from dipsearch.fitting.plan import USABLE
 from dipsearch.image import to_grey, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
@@ -28,6 +31,7 @@ from dipsearch.search.study import Event
 from dipsearch.task import Task
 
 AUTO = "auto"
+BYTES = 33  # for each value of a result, beside the fits: answers, the joined picture, and its samples; measured
 LOSSY = "JPEG"  # the one format that changes pixels
 
 
@@ -41,7 +45,8 @@ class Settings:
         genome: a name or a file, in place of the preset's; `auto` searches on each picture first, for half of the time
             limit, if there is one.
         recipe: values to change.
-        sigma: the level of the noise on the scale of 0…255, or `auto`, which estimates it for each picture.
+        sigma: the level of the noise on the scale of 0…255 (of floats: in 255ths of their range), or `auto`, which
+            estimates it for each picture.
         mask: a file, white where pixels are missing; or `alpha`.
         invert_mask: black is missing, or what is opaque.
         max_side: larger pictures are shrunk to it.
@@ -143,11 +148,14 @@ class Restoration:
         self.notes = list(self.photo.notes)
         if check_photo(self.job.target, self.photo, size) == LOSSY and shown is not None:
             self.notes.append("JPEG changes the pixels that are known, too: --ext png keeps them")
+        _check_memory(self.photo.x.shape[1], height, width)
         self.clean = _clean(settings.reference, self.photo, size)
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
         self.sigma = settings.sigma
         if settings.sigma == AUTO:
             self.sigma = max(255 * estimate_sigma(self.y, shown), 0.1)
+        elif settings.sigma is not None:  # of the mean of n pixels: a root of n less
+            self.sigma = float(settings.sigma) * math.sqrt(self.photo.x.numel() / whole.x.numel())
         self.started = time.monotonic()
         folder = self.job.prepare(self.identity)
         self.choice = self._choice(folder, shown)
@@ -261,6 +269,16 @@ class Restoration:
             return {}
         metric = "gray" if x.shape[1] == 1 else "rgb"
         return {"psnr": round(psnr(x, self.clean, metric), 3), "ssim": round(ssim(x, self.clean, metric), 4)}
+
+
+def _check_memory(channels: int, height: int, width: int) -> None:
+    """UsageError where a result of this size could not be put together and written, however small its tiles are."""
+    needed, there = BYTES * channels * height * width, USABLE * memory_of(torch.device("cpu"))
+    if needed > there:
+        raise UsageError(
+            f"a result of {width}x{height} takes about {needed / 2**30:.0f} GiB of memory, and "
+            f"{there / 2**30:.0f} can be used; shrink the picture with --max-side"
+        )
 
 
 def _clean(reference: str | None, photo: Photo, size: list[int]) -> Tensor | None:

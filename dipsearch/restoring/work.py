@@ -16,7 +16,7 @@ from dipsearch.fitting.engine import start
 from dipsearch.fitting.loop import Fit
 from dipsearch.fitting.plan import USABLE, bytes_of
 from dipsearch.fitting.recipe import AUTO
-from dipsearch.kept import Kept
+from dipsearch.kept import Kept, read_kept
 from dipsearch.metric import from_mse
 from dipsearch.network.build import cost
 from dipsearch.operator import Downsample, Mask
@@ -30,6 +30,7 @@ from dipsearch.restoring.tiles import (
     part,
     wholly_missing,
 )
+from dipsearch.run import hashed
 
 
 @dataclass
@@ -99,8 +100,7 @@ class Work:
 
     def _fit(self, number: int, tell: Callable[[int, int, Tensor], None]) -> Fit:
         done = self._done(number)
-        if done.exists():
-            found = Fit(**torch.load(done, weights_only=True), oracle=None)
+        if found := _read(done):
             tell(number, found.iterations, found.x)
             return found
         y, operator = self._part(number)
@@ -134,7 +134,8 @@ class Work:
         return part(self.operator, self.tiles[number], self.y)
 
     def _done(self, number: int) -> Path:
-        return self.folder / f"{number}.pt"
+        made = [vars(self.tiles[number]), self.choice.genome.key(), self.recipe.model_dump(mode="json")]
+        return self.folder / f"{hashed(made)}.pt"
 
     def answer(self, answers: dict[int, Tensor]) -> Tensor:
         """What the tiles' networks gave, by number, as one picture (1, C, H, W); where one is missing, the
@@ -166,3 +167,12 @@ class Work:
             parts = [self.tiles[number].of(errors) for number in self.fitted]
             return from_mse(float(torch.cat([each.flatten() for each in parts]).mean()))
         return from_mse(float(errors.mean()))
+
+
+def _read(path: Path) -> Fit | None:
+    """The fit in a file; None where there is none, or it is torn or of another version."""
+    kept = read_kept(path)
+    try:
+        return None if kept is None else Fit(**kept, oracle=None)
+    except TypeError:
+        return None
