@@ -383,6 +383,7 @@ def test_broken_files_are_listed_and_the_others_restored(here, capsys):
         (["denoise", "a.png", "--invert-mask"], "--invert-mask: the task denoise takes none"),
         (["sr", "a.png", "--mask", "a.png"], "--mask: the task sr takes none"),
         (["denoise", "a.png", "--ext", "xyz"], "--ext: xyz: choose from"),
+        (["denoise", "a.png", "--ext", "xyz", "-o", "-"], "--ext: xyz: choose from"),
         (["denoise", "a.png", "--suffix", "a/b"], "a part of a name"),
         (["denoise", "a.png", "-o", "b.png", "--suffix", "_x"], "name files in a folder, but b.png is a file"),
         (["denoise", "a.png", "-o", "b.gif"], "b.gif: not a format that is written"),

@@ -107,7 +107,7 @@ def _interrupted(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _silence(stream: TextIO) -> None:
+def _silence(stream: TextIO | None) -> None:
     """What is not written yet cannot be; Python would try again, and fail, as it ends."""
-    with contextlib.suppress(OSError), Path(os.devnull).open("wb") as nowhere:  # a stream may have no file
-        os.dup2(nowhere.fileno(), stream.fileno())
+    with contextlib.suppress(OSError, AttributeError), Path(os.devnull).open("wb") as nowhere:  # there may be no file
+        os.dup2(nowhere.fileno(), stream.fileno())  # type: ignore[union-attr]

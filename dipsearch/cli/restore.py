@@ -137,7 +137,7 @@ def restore(
 
     from dipsearch.cli.terminal import reporting
     from dipsearch.fitting.device import pick_device
-    from dipsearch.restoring.batch import bad_paths, jobs
+    from dipsearch.restoring.batch import bad_paths, ending_of, jobs
     from dipsearch.restoring.file import Settings
     from dipsearch.restoring.masks import ALPHA
 
@@ -162,7 +162,7 @@ def restore(
         with bad_paths():
             Path(output).mkdir(parents=True)
     given = (*inputs, output)
-    ending = f".{extension.removeprefix('.')}" if extension else ""
+    ending = ending_of(extension) if extension else ""
     with _piped(inputs, output, ending or ".png") as (inputs, place, result):
         ending = ending if result is None else ""  # of a file in a folder
         work = jobs(inputs, place, recursive=recursive, suffix=suffix, extension=ending, read=read, compare=compare)

@@ -156,7 +156,7 @@ def jobs(
         output: a folder; for one file, it may be a file (it has the extension of a picture, and is no folder).
         recursive: folders within folders, too.
         suffix: added to names.
-        extension: of the copies, such as `.png`; empty: that of the source.
+        extension: of the copies, such as `png`; empty: that of the source.
         read: other files that are read, such as a mask.
         compare: the picture before and after is written, too.
 
@@ -167,8 +167,7 @@ def jobs(
     """
     if {"/", os.sep} & set(suffix):
         raise UsageError(f"--suffix: {suffix}: a part of a name, not of a path")
-    if extension and extension.lower() not in EXTENSIONS:
-        raise UsageError(f"--ext: {extension.removeprefix('.')}: choose from {_known_extensions()}")
+    extension = ending_of(extension) if extension else ""
     found: list[tuple[Path, Path]] = []  # a file, and its place under the output
     for given in inputs:
         for path in _expanded(given):
@@ -196,6 +195,14 @@ def jobs(
         ]
     _refuse_losses(made, read, compare)
     return made
+
+
+def ending_of(extension: str) -> str:
+    """`png` or `.png` as the ending of a name; UsageError where that is no format."""
+    ending = f".{extension.removeprefix('.')}"
+    if ending.lower() not in EXTENSIONS:
+        raise UsageError(f"--ext: {extension}: choose from {_known_extensions()}")
+    return ending
 
 
 def _known_extensions() -> str:
