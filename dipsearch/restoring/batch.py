@@ -199,10 +199,10 @@ def jobs(
 
 def ending_of(extension: str) -> str:
     """`png` or `.png` as the ending of a name; UsageError where that is no format."""
-    ending = f".{extension.removeprefix('.')}"
-    if ending.lower() not in EXTENSIONS:
-        raise UsageError(f"--ext: {extension}: choose from {_known_extensions()}")
-    return ending
+    word = extension.removeprefix(".")
+    if f".{word.lower()}" not in EXTENSIONS:
+        raise UsageError(f"--ext: {word}: choose from {_known_extensions()}")
+    return f".{word}"
 
 
 def _known_extensions() -> str:
