@@ -27,7 +27,7 @@ def measure(family: str, width: int, size: int) -> dict:
     """Milliseconds of a step with a fixed budget, and of each rule's and average's update; medians."""
     device = pick_device()
     y = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    recipe = Recipe(iterations=1_000_000, sigma=25)
+    recipe = Recipe(iterations=1_000_000)
     fitting = Fitting(network(family, width), y, Identity(), recipe)
     fitting.advance(2)
     step = pd.Series(timed(lambda: fitting.advance(fitting.iteration + 1), STEPS)).median()
@@ -36,7 +36,8 @@ def measure(family: str, width: int, size: int) -> dict:
     seen, tick = Seen(x, places), torch.zeros((), dtype=torch.int64, device=device)
     taken = {}
     for name, kind in STOPPERS.items():
-        rule = kind(recipe, seen, x)
+        told = recipe if name != "discrepancy" else Recipe(iterations=1_000_000, stop=name, sigma=25)
+        rule = kind(told, seen, x)
         taken[name] = timed(lambda rule=rule: (rule.update(tick, x, x, x), tick.add_(1)), REPEATS)
     for name, average in (("EMA", RunningMean(0.99, x)), ("SGLD mean", Posterior(0.99, x, 0, 50))):
         taken[name] = timed(lambda average=average: (average.update(tick, x), tick.add_(1)), REPEATS)

@@ -340,6 +340,7 @@ def test_full_disk(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_full_standard_output(folder: Path) -> None:
     command = [sys.executable, "-m", "dipsearch", "list", "tasks"]
@@ -349,6 +350,7 @@ def test_full_standard_output(folder: Path) -> None:
     assert made.stderr == "error: standard output, or a file: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_what_the_terminal_has_no_letters_for() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
     command = [sys.executable, "-m", "dipsearch", "show", "genome", "dip-denoise"]

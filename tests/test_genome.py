@@ -200,7 +200,8 @@ def test_json_round_trip(genome: Hourglass) -> None:
 @pytest.mark.parametrize("space", catalog.names("search_spaces"))
 def test_sampled_genomes_survive_yaml(space: str, tmp_path: Path) -> None:
     path = tmp_path / "genomes.yaml"
-    genomes = [load_space(space).sample(seed) for seed in range(30)]
+    sampled = load_space(space)
+    genomes = [sampled.sample(seed) for seed in range(30)]
     path.write_text(catalog.dump_yaml([genome.data() for genome in genomes]), encoding="utf-8")
     assert [parse_genome(data) for data in catalog.read_yaml(path)] == genomes
 
