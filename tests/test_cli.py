@@ -374,6 +374,7 @@ def test_an_import_that_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["list", "tables"])
 
 
+@pytest.mark.slow
 def test_full_disk_while_a_study_is_made(folder: Path) -> None:
     ended = as_process(arguments(folder, "search"), folder, preexec_fn=largest_file(20_000))
     assert ended.returncode == 1

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import yaml
 from fits import TINY
@@ -17,7 +18,7 @@ from dipsearch.image import read
 from dipsearch.metric import psnr
 from dipsearch.network.build import cost
 from dipsearch.operator import NOISES, OPERATORS, NoiseOptions
-from dipsearch.report.reproduction import FORMATS
+from dipsearch.report.reproduction import FORMATS, cells
 from dipsearch.reproduce import outcome as outcomes
 from dipsearch.reproduce.outcome import outcome
 from dipsearch.reproduce.published import STOPS, Published, numbers, published
@@ -379,9 +380,24 @@ def test_the_difference_is_of_the_same_kind_over_the_same_pictures(toy, tmp_path
     assert say(("", 20.0, "unknown"))["difference"] is None
     pictures = [str(toy.parent / "4.png")]
     of_one = [run for run in runs if run["image"].endswith("4.png")]
-    assert say(("", 20.0, "fixed"))["difference"] is None  # of other pictures
+    row = say(("", 20.0, "fixed"))
+    assert row["difference"] is None and row["of_all"]  # not of these pictures
     row = say(("", 20.0, "fixed"), ("4.png", 21.0, "fixed"), ("5.png", 19.0, "fixed"))
     assert row["published"] == 21 and row["difference"] == pytest.approx(mean("final_psnr", of_one) - 21)
+    assert not row["of_all"]
+
+
+def test_what_was_published_of_fewer_pictures_is_of_them_or_says_so():
+    """Of rows that were not run, too."""
+    planned = plan(load_table("set5-x4"), pictures=["bird", "head"])
+    told = numbers("set5-x4", "DIP")
+    assert outcomes._row(planned, "DIP", [], 0)["published"] == (told["bird"].psnr + told["head"].psnr) / 2
+    few = plan(load_table("set9-25"), pictures=["f16"])
+    row = outcomes._row(few, "NAS-DIP", [], 0)
+    assert row["published"] == numbers("set9-25", "NAS-DIP")[""].psnr and row["of_all"]
+    rows = pd.DataFrame([row, row | {"row": "DIP", "stop": "fixed"}, row | {"row": "all", "of_all": False}])
+    words = cells(outcomes.Outcome(few, rows, []))
+    assert list(words["published"]) == ["31.42 (oracle, all pictures)", "31.42 (all pictures)", "31.42 (oracle)"]
 
 
 def test_tables_of_one_protocol_share_their_fits(toy, tmp_path):

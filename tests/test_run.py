@@ -351,6 +351,7 @@ except DipsearchError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_behind_and_is_said(tmp_path):
     pytest.importorskip("resource")
     ended = subprocess.run(

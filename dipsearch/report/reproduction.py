@@ -38,10 +38,14 @@ def cells(made: Outcome) -> pd.DataFrame:
         for fits, of, failed in zip(made.rows["fits"], made.rows["of"], made.rows["failed"], strict=True)
     ]
     words["published"] = [
-        "" if pd.isna(value) else f"{value:.2f}" + (" (oracle)" if stop == "oracle" else "")
-        for value, stop in zip(made.rows["published"], made.rows["stop"], strict=True)
+        _published(*row) for row in made.rows[["published", "stop", "of_all"]].itertuples(index=False)
     ]
     return words[list(HEADS)].rename(columns=HEADS)
+
+
+def _published(value: float | None, stop: str, of_all: bool) -> str:
+    kinds = (["oracle"] if stop == "oracle" else []) + (["all pictures"] if of_all else [])
+    return "" if pd.isna(value) else f"{value:.2f}" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
 def lines(made: Outcome) -> Iterator[str]:

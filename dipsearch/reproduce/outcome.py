@@ -23,8 +23,9 @@ class Outcome:
     Columns of `rows`: `row`; `stopped`, `fixed`, `oracle`: PSNR of the answer under the stopping rule, of the
     (averaged) output at the end of the budget (none where one stopped before), of the best iteration that the clean
     picture could pick; `sd` of `fixed`, over the seeds that have every picture of the row, of the mean over pictures;
-    `ssim`, `seconds`, `gflop`; `fits` and `of` how many; `published`, how its iteration was chosen (`stop`), and, where
-    that is known, the `difference` of the own number of that kind over the same pictures.
+    `ssim`, `seconds`, `gflop`; `fits` and `of` how many; `published`, how its iteration was chosen (`stop`), whether it
+    is of all pictures of the table where these are fewer (`of_all`), and, where that is known, the `difference` of the
+    own number of that kind over the same pictures.
     """
 
     plan: Plan
@@ -76,17 +77,18 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
         "of": of,
         "runs": good,
     }
-    told |= {"failed": len(runs) - len(good), "published": None, "stop": "", "difference": None}
+    told |= {"failed": len(runs) - len(good), "published": None, "stop": "", "of_all": False, "difference": None}
     if _as_published(plan) and (said := numbers(plan.table.name, row)):
-        told |= _beside(said, frame, whole=len(good) == of and _all_pictures(plan))
+        pictures = set(frame["picture"]) or {picture_of(name) for name in plan.task.images.evaluation}
+        told |= _beside(said, frame, pictures, whole=len(good) == of and _all_pictures(plan))
     return told
 
 
-def _beside(said: dict[str, Published], frame: pd.DataFrame, *, whole: bool) -> dict[str, Any]:
+def _beside(said: dict[str, Published], frame: pd.DataFrame, pictures: set[str], *, whole: bool) -> dict[str, Any]:
     """The published number, and the difference where there is one of the same pictures."""
-    same = over(said, set(frame["picture"]), whole=whole)
+    same = over(said, pictures, whole=whole)
     if same is None:
-        return {"published": said[""].psnr, "stop": said[""].stop} if "" in said else {}
+        return {"published": said[""].psnr, "stop": said[""].stop, "of_all": True} if "" in said else {}
     value, stop = same
     told: dict[str, Any] = {"published": value, "stop": stop}
     if len(frame) and stop in COMPARED:
