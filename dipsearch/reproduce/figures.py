@@ -21,6 +21,7 @@ from dipsearch.run import read_curve, read_run
 from dipsearch.seed import seed_of
 
 ENHANCED = (250, 500, 2500, 7000)
+GUARD, NEVER = 5.0, 100.0  # dB
 RATES = (0.1, 0.01, 0.001, 0.0001)
 
 
@@ -97,7 +98,10 @@ def _budget(iterations: int, share: float) -> int:
 
 
 def _recipe(iterations: int, share: float, **settings: Any) -> Recipe:
-    return Recipe.model_validate({"iterations": _budget(iterations, share), "averaging": 0, **settings})
+    """The released code goes back where the loss rises in denoising, by `GUARD`, and never elsewhere."""
+    return Recipe.model_validate(
+        {"iterations": _budget(iterations, share), "averaging": 0, "rollback": NEVER, **settings}
+    )
 
 
 # Noise impedance: natural pictures are fitted faster than noise
@@ -112,7 +116,7 @@ def _targets(scene: Scene, share: float) -> list[Trace]:
         "pixels shuffled": pixels[..., torch.randperm(pixels.shape[-1], generator=generator)].view_as(x),
         "white noise": torch.rand(x.shape, generator=generator),
     }
-    recipe = _recipe(2400, share, input_noise=1 / 30)
+    recipe = _recipe(2400, share, input_noise=1 / 30, rollback=GUARD)
     return [Trace(label, load_genome("dip-jpeg"), y, recipe) for label, y in targets.items()]
 
 
@@ -198,7 +202,7 @@ def _restored(scene: Scene, traces: list[Trace], watched: list[Watched]) -> list
 
 def _compressed(scene: Scene, share: float) -> list[Trace]:
     y = jpeg(scene.x, torch.Generator(), NoiseOptions(quality=10))
-    recipe = _recipe(2400, share, input_noise=1 / 30, averaging=0.99)
+    recipe = _recipe(2400, share, input_noise=1 / 30, averaging=0.99, rollback=GUARD)
     at = tuple(sorted({_budget(each, share) for each in (100, 400, 1200, 2400)}))
     return [Trace("restored", load_genome("dip-jpeg"), y, recipe, at=at, truth=scene.x)]
 
