@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dipsearch.error import UsageError
-from dipsearch.run import OK, RESULTS, RunStore, picture_of, subject_of
+from dipsearch.run import OK, RunStore, out_option, picture_of, subject_of
 
 COLUMNS = {
     "rank": "rank",
@@ -111,8 +111,7 @@ def leaderboard(
     if chosen.empty or rows.empty:
         wanted = f"{purpose} runs" + (f" with preset {preset!r}" if preset else "")
         options = [] if preset is None else ["--preset", preset]
-        options += [] if store.root == RESULTS / "runs" else ["--out", str(store.root.parent)]
-        hint = shlex.join(["dipsearch", purpose, "--task", task, *options])
+        hint = shlex.join(["dipsearch", purpose, "--task", task, *options, *out_option(store.root.parent)])
         raise UsageError(f"no {wanted} for task {task!r} under {store.root}; run: {hint}")
     searched = frame.loc[frame["purpose"] == "search", ["subject", "picture"]].drop_duplicates().sort_values("picture")
     found_on = searched.groupby("subject")["picture"].agg(", ".join).to_dict()

@@ -33,6 +33,11 @@ OK = "ok"
 RESULTS = Path("results")  # where commands put what they make
 
 
+def out_option(folder: Path) -> list[str]:
+    """What a command has to say so that it looks into this folder; nothing where commands do so anyway."""
+    return [] if folder == RESULTS else ["--out", str(folder)]
+
+
 def hashed(data: Any) -> str:
     """16 hexadecimal digits of plain data, independent of the order of keys."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import click
 
 from dipsearch.error import UsageError
-from dipsearch.run import RESULTS
+from dipsearch.run import RESULTS, out_option
 
 if TYPE_CHECKING:
     from dipsearch.leaderboard import Scope
@@ -207,7 +207,7 @@ def program() -> str:
 
 def following(words: str, folder: Path, device: str = "auto") -> str:
     """A command to come next, with what it has to repeat of the one that prints it."""
-    where = "" if folder == RESULTS else f" --out {shlex.quote(str(folder))}"
+    where = "".join(f" {shlex.quote(word)}" for word in out_option(folder))
     return f"  {program()} {words}{where}" + ("" if device == "auto" else f" --device {device}")
 
 

@@ -10,7 +10,7 @@ from dipsearch import catalog
 from dipsearch.error import UsageError
 from dipsearch.genome import load_genome_file
 from dipsearch.reproduce.table import SCALES, SIDES, Plan, load_table, plan
-from dipsearch.run import RESULTS, judged_by, picture_of
+from dipsearch.run import RESULTS, judged_by, out_option, picture_of
 from dipsearch.search.evaluation import Protocol
 from dipsearch.search.rerun import Candidate
 from dipsearch.task import choose_effort, load_task
@@ -23,7 +23,7 @@ def command_of(run: dict[str, Any], out: Path = RESULTS) -> str:
         run: its record.
         out: the folder that it is in, and that it is to be made in again.
     """
-    where = [] if out == RESULTS else ["--out", str(out)]
+    where = out_option(out)
     seeds = ["--seeds", str(run["repeat"] + 1), "--seed", str(run["study_seed"])]
     told = (run["task"], run["preset"], run["protocol"], str(run["setting"]["recipe"].get("precision", "auto")))
     if run["purpose"] == "reproduce":

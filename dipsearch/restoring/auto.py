@@ -65,8 +65,10 @@ def genome_for(
     if not is_utf8(folder):
         raise UsageError("--genome auto keeps runs by their names, and this one is no UTF-8; rename it")
     file, none = folder / "genome.yaml", folder / "none-found"  # the latter: so that going on gives the same picture
-    if file.exists() or none.exists():
-        return file if file.exists() else None
+    if file.exists():
+        return file
+    if none.exists():
+        return None
     picture, mask = folder / "picture.tif", folder / "mask.png"
     save_photo(y, picture, blank(y))
     if known is not None:
