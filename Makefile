@@ -1,5 +1,6 @@
 # make demo: install into .venv and run the main job.  make test: install into .venv and run the everyday checks.
 PYTHON ?= python3
+PIP_FLAGS ?=
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 DEMO := results/demo
@@ -22,7 +23,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "dipsearch needs Python 3.11 or later; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 clean:

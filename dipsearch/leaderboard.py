@@ -131,7 +131,7 @@ def leaderboard(
         setting=dict(first["setting"]),
         purpose=purpose,
         images=sorted(set(rows["picture"])),
-        machines=sorted({_machine(*made) for made in zip(*(fits[name] for name in MADE_ON), strict=True)}),
+        machines=sorted({machine_of(*made) for made in zip(*(fits[name] for name in MADE_ON), strict=True)}),
         other_protocols=int(chosen["protocol"].nunique()) - 1,
         other_instances=int((chosen["protocol"] == scope.protocol).sum()) - len(rows),  # type: ignore[union-attr]
         broken=broken,
@@ -198,8 +198,8 @@ def with_front(table: pd.DataFrame, costs: Sequence[str]) -> pd.DataFrame:
     return table.assign(front=["*" if index in front else "" for index in table.index])
 
 
-def _machine(machine: dict[str, Any] | None, device: str, precision: str | None) -> str:
-    """The machine of a run in a few words."""
+def machine_of(machine: dict[str, Any] | None, device: str, precision: str | None) -> str:
+    """What computed a run, in a few words."""
     processor, cores, torch = ((machine or {}).get(fact, "unknown") for fact in ("processor", "cores", "torch"))
     computed = f" in {precision}" if precision else ""  # a baseline has none
     return f"{processor}, {cores} cores, {device}{computed}, torch {torch}"

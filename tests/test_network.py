@@ -592,11 +592,17 @@ def test_every_downsampler_halves_inside_a_level(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("nearest", [0, 0, 4, 4, 8, 8]), ("bilinear", [0, 1, 3, 5, 7, 8]), ("lpf2", [0, 2, 4, 6, 8, 8])]
+    ("name", "line"),
+    [
+        ("nearest", [0, 0, 4, 4, 8, 8]),
+        ("bilinear", [0, 1, 3, 5, 7, 8]),
+        ("bilinear-corners", [0, 1.6, 3.2, 4.8, 6.4, 8]),
+        ("lpf2", [0, 2, 4, 6, 8, 8]),
+    ],
 )
 def test_known_answers_of_upsamplers(name: str, line: list[float]) -> None:
     x = torch.tensor([0.0, 4.0, 8.0]).expand(1, 1, 3, 3)
-    assert UPSAMPLERS[name](1)(x)[0, 0, 2].tolist() == line
+    assert UPSAMPLERS[name](1)(x)[0, 0, 2].tolist() == pytest.approx(line)
 
 
 def zeros_then_filter(x: Tensor, taps: tuple[float, ...]) -> Tensor:
@@ -702,6 +708,19 @@ def test_norms(name: str, learned: int) -> None:
     else:
         assert y.mean((2, 3)).abs().max() < 1e-4
         assert torch.allclose(y.var((2, 3), unbiased=False), torch.tensor(1.0), atol=1e-3)
+
+
+def test_scales_of_batch_norm_begin_at_one_or_between_zero_and_one() -> None:
+    assert bool((NORMS["batch"](1000).weight == 1).all())
+    torch.manual_seed(0)
+    norm = NORMS["batch-uniform"](1000)
+    scales = norm.weight.detach()
+    assert (
+        0 <= scales.min() < 0.02 and 0.98 < scales.max() <= 1 and scales.mean().item() == pytest.approx(0.5, abs=0.03)
+    )
+    assert not norm.bias.any()
+    x = torch.rand(1, 1000, 4, 4, generator=seeded())
+    assert torch.allclose(norm(x), NORMS["batch"](1000)(x) * scales[:, None, None], atol=1e-5)
 
 
 @pytest.mark.parametrize(("padding", "line"), [("reflect", [4, 4, 6, 8, 8]), ("zero", [2, 4, 6, 8, 4])])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 
@@ -10,18 +11,24 @@ from fits import GENOME, tiny
 
 from dipsearch.cli import main
 from dipsearch.error import UsageError
-from dipsearch.parcel import Merged, merge, pack
+from dipsearch.parcel import Merged, Packed, merge, pack
 from dipsearch.run import RunStore
-from dipsearch.search.evaluation import Protocol
+from dipsearch.search.evaluation import Paused, Protocol
 from dipsearch.task import load_task
+
+
+def fits(room):
+    """The tiny task's protocol, and an instance."""
+    task = load_task(str(room / "task.yaml"))
+    protocol = Protocol(task, task.search["quick"], "quick", "search", task.recipe_for(task.search["quick"]), "cpu")
+    (instance,) = protocol.observe([task.images.search[0]], seed=0, repeats=1)
+    return protocol, instance
 
 
 def store_with(room, folder, *genomes):
     """A store of runs of the tiny task."""
-    task = load_task(str(room / "task.yaml"))
-    protocol = Protocol(task, task.search["quick"], "quick", "search", task.recipe_for(task.search["quick"]), "cpu")
+    protocol, instance = fits(room)
     store = RunStore(folder)
-    (instance,) = protocol.observe([task.images.search[0]], seed=0, repeats=1)
     for number, genome in enumerate(genomes):
         protocol.evaluate(store, f"genome {number}", genome, instance)
     return store
@@ -34,7 +41,7 @@ def contents(store):
 @pytest.fixture
 def packed(room, tmp_path):
     store = store_with(room, tmp_path / "runs", GENOME, tiny(channels_skip=2))
-    assert pack(store, tmp_path / "two.tar.xz", []) == 2
+    assert pack(store, tmp_path / "two.tar.xz", []) == Packed(2)
     return store, tmp_path / "two.tar.xz"
 
 
@@ -60,7 +67,7 @@ def test_only_what_is_missing_is_added(packed, room, tmp_path):
 def test_a_task_that_has_no_runs_is_told_and_one_that_comes_twice_is_packed_once(packed, tmp_path):
     store, _ = packed
     (task,) = (path.name for path in store.root.iterdir())
-    assert pack(store, tmp_path / "some.tar.xz", [task, task]) == 2
+    assert pack(store, tmp_path / "some.tar.xz", [task, task]) == Packed(2)
     with pytest.raises(UsageError, match="no runs of typo under"):
         pack(store, tmp_path / "some.tar.xz", [task, "typo"])
 
@@ -68,7 +75,7 @@ def test_a_task_that_has_no_runs_is_told_and_one_that_comes_twice_is_packed_once
 def test_tasks_can_be_chosen(packed, tmp_path):
     store, _ = packed
     shutil.copytree(store.root / "task", store.root / "second")
-    assert pack(store, tmp_path / "one.tar.xz", ["second"]) == 2
+    assert pack(store, tmp_path / "one.tar.xz", ["second"]) == Packed(2)
     with pytest.raises(UsageError, match="no runs of third"):
         pack(store, tmp_path / "none.tar.xz", ["third"])
     assert not (tmp_path / "none.tar.xz").exists()
@@ -124,11 +131,44 @@ def test_a_bit_that_flipped_on_the_way_is_noticed(packed, tmp_path):
         assert not other.root.exists()
 
 
+def test_an_interrupted_fit_goes_on_elsewhere(room, tmp_path):
+    protocol, instance = fits(room)
+    here, there, file = RunStore(tmp_path / "here"), RunStore(tmp_path / "there"), tmp_path / "begun.tar.xz"
+    with pytest.raises(Paused, match="kept at iteration 10"):
+        protocol.evaluate(here, "tiny", GENOME, instance, until=0)
+    with pytest.raises(UsageError, match="no runs"):
+        pack(here, file, [])  # states travel where they are asked for
+    assert pack(here, file, ["task"], unfinished=True) == Packed(0, 1)
+    assert merge(there, file) == Merged(0, 0, 0, unfinished=1)
+    assert merge(there, file) == Merged(0, 0, 0)  # nothing newer
+    assert contents(there) == contents(here)
+    (state,) = there.root.rglob("*.unfinished")
+    os.utime(state, (0, 0))
+    assert merge(there, file).unfinished == 1
+    seen = []
+    went_on = protocol.evaluate(there, "tiny", GENOME, instance, lambda iteration, score: seen.append(iteration))
+    assert seen == [16] and not state.exists()
+    whole = protocol.evaluate(RunStore(tmp_path / "whole"), "tiny", GENOME, instance)
+    assert {key: value for key, value in went_on.items() if key not in ("created", "seconds")} == {
+        key: value for key, value in whole.items() if key not in ("created", "seconds")
+    }
+    assert merge(there, file) == Merged(0, 0, 0)  # its run is there
+
+
+@pytest.mark.parametrize(
+    "name", ["../0123456789abcdef", "task/sub/0123456789abcdef", "task/../../x", "0123456789abcdef"]
+)
+def test_a_foreign_state_writes_nowhere(name, tmp_path):
+    file = parcel_of(tmp_path / "bad.tar.xz", (f"{name}.unfinished", b"x"))
+    assert merge(RunStore(tmp_path / "a" / "b" / "runs"), file) == Merged(0, 0, 0)
+    assert not list(tmp_path.rglob("*.unfinished"))
+
+
 def test_what_is_no_file_is_not_packed(packed, tmp_path):
     store, _ = packed
     (store.root / "task" / "folder.json").mkdir()
     (store.root / "task" / "dangling.json").symlink_to(tmp_path / "nowhere")
-    assert pack(store, tmp_path / "again.tar.xz", []) == 2
+    assert pack(store, tmp_path / "again.tar.xz", []) == Packed(2)
 
 
 def test_the_command_line_packs_and_merges(packed, tmp_path, capsys):

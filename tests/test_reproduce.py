@@ -80,6 +80,19 @@ def test_the_protocols_are_those_of_papers_and_code():
     assert (sgld["iterations"], sgld["burn_in"], sgld["thinning"], sgld["weight_noise"]) == (20000, 7000, 50, 2)
 
 
+@pytest.mark.parametrize(
+    "name", ["set9-25", "set9-50", "bernoulli11", *(f"set{n}-x{f}" for n in (5, 14) for f in (2, 4, 8))]
+)
+def test_the_torch_of_the_time_can_be_followed(name):
+    for side, genes in (("paper", ("batch", "bilinear")), ("code", ("batch-uniform", "bilinear-corners"))):
+        genome = plan(load_table(name), sides={"torch": side}).candidates["DIP"].genome
+        assert (genome.norm, *set(genome.upsample)) == genes
+        assert (
+            genome.model_copy(update={"norm": "batch", "upsample": ("bilinear",) * 5}).key()
+            == plan(load_table(name)).candidates["DIP"].genome.key()
+        )
+
+
 def test_several_tables_are_made_one_after_the_other(tmp_path, capsys):
     given = ["--scale", "smoke", "--budget", "0", "--out", str(tmp_path)]
     assert main(["reproduce", "set9-25", "jpeg", *given]) == 0
@@ -220,7 +233,9 @@ def test_rows_say_what_their_fits_were(toy, tmp_path):
     assert rows.loc["tiny", "oracle"] == pytest.approx(mean("oracle_psnr"))
     assert rows.loc["last", "fixed"] == pytest.approx(mean("raw_psnr"))
     assert rows.loc["last", "fixed"] != rows.loc["tiny", "fixed"]
-    assert rows.loc["tiny", "sd"] > 0 and rows.loc["two", "seconds"] > rows.loc["tiny", "seconds"]
+    assert (rows.loc["tiny", ["stopped_sd", "fixed_sd", "oracle_sd"]] > 0).all() and rows.loc[
+        "two", "seconds"
+    ] > rows.loc["tiny", "seconds"]
     assert work.missing == []
     text = FORMATS["md"](outcome(planned, work))
     assert "Mark of tiny: 50 %." in text or "Mark of tiny: 100 %." in text
@@ -303,7 +318,7 @@ def test_a_baseline_whose_package_is_missing_is_left_out_and_named(toy, tmp_path
     planned, work = work_of(toy, tmp_path / "runs", rows=["tiny"])
     assert {run["name"] for run in work.run(quietly)} == {"tiny", "total-variation"}
     said = FORMATS["table"](outcome(planned, work))
-    assert "observation was left out: its package is not installed (pip install 'dipsearch[observation]')" in said
+    assert "observation lacks runs: it takes a package of its own (pip install 'dipsearch[observation]')" in said
 
 
 def test_a_half_done_table_weights_pictures_alike(toy, tmp_path):
@@ -314,7 +329,7 @@ def test_a_half_done_table_weights_pictures_alike(toy, tmp_path):
     row = outcome(planned, work).rows.set_index("row").loc["tiny"]
     first, second, again = (run["final_psnr"] for run in runs)
     assert row["fixed"] == pytest.approx(((first + again) / 2 + second) / 2)
-    assert row["fits"] == 3 and row["of"] == 4 and row["sd"] != row["sd"]  # one whole seed has none
+    assert row["fits"] == 3 and row["of"] == 4 and row["fixed_sd"] != row["fixed_sd"]  # one whole seed has none
 
 
 def test_a_baseline_of_the_same_observation_is_computed_once(toy, tmp_path, monkeypatch):

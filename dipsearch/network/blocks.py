@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dipsearch.network.convolution import Convolution
-from dipsearch.network.normalisation import BatchNorm
+from dipsearch.network.normalisation import BatchNorm, UniformBatchNorm
 from dipsearch.network.pending import Pending, pending
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 # statistics, which nothing would read, so that a network is the same in training and evaluation mode.
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": BatchNorm,
+    "batch-uniform": UniformBatchNorm,
     "instance": nn.InstanceNorm2d,
     "none": lambda channels: nn.Identity(),
 }

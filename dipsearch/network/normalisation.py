@@ -37,6 +37,15 @@ class BatchNorm(nn.BatchNorm2d):
         return _Folded.apply(x, self.weight, self.bias, self.eps, pixels)  # type: ignore[no-any-return, no-untyped-call]
 
 
+class UniformBatchNorm(BatchNorm):
+    """Batch norm whose scales begin at random between 0 and 1, as torch's own did until 1.1; at 1 since."""
+
+    def reset_parameters(self) -> None:
+        """Draws the scales; shifts begin at 0."""
+        super().reset_parameters()
+        nn.init.uniform_(self.weight)
+
+
 class _Folded(torch.autograd.Function):
     """Batch norm of a channels-last map, `pixels` of which are taken as one."""
 

@@ -142,6 +142,8 @@ DOWNSAMPLERS: dict[str, Callable[[], nn.Module] | None] = {
 UPSAMPLERS: dict[str, Callable[[int], nn.Module]] = {
     "nearest": lambda channels: nn.Upsample(scale_factor=2, mode="nearest"),
     "bilinear": lambda channels: nn.Upsample(scale_factor=2, mode="bilinear"),
+    # as "bilinear" was in torch before 0.4: the pixels at the corners stay at the corners
+    "bilinear-corners": lambda channels: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
     "bicubic": lambda channels: nn.Upsample(scale_factor=2, mode="bicubic"),
     "transposed": lambda channels: nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1),
     "pixel-shuffle": pixel_shuffle,
@@ -152,4 +154,4 @@ UPSAMPLERS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 # those of the upsamplers that have nothing to learn, and treat every channel alike
-FIXED_UPSAMPLERS = ("nearest", "bilinear", "bicubic", *FIR_FILTERS)
+FIXED_UPSAMPLERS = ("nearest", "bilinear", "bilinear-corners", "bicubic", *FIR_FILTERS)

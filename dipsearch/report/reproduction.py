@@ -4,16 +4,15 @@ from collections.abc import Callable, Iterator
 
 import pandas as pd
 
-from dipsearch.baseline import available
+from dipsearch.baseline import EXTRAS
 from dipsearch.report.text import aligned, piped
-from dipsearch.reproduce.outcome import Outcome
+from dipsearch.reproduce.outcome import JUDGED, Outcome
 from dipsearch.reproduce.published import STOPS, published
 
 HEADS = {
     "row": "row",
     "stopped": "stop rule",
     "fixed": "budget",
-    "sd": "sd",
     "oracle": "oracle",
     "ssim": "SSIM",
     "seconds": "seconds",
@@ -23,7 +22,7 @@ HEADS = {
     "difference": "difference",
 }
 FORMS = {
-    "stopped": "{:.2f}", "fixed": "{:.2f}", "sd": "{:.2f}", "oracle": "{:.2f}", "ssim": "{:.3f}", "seconds": "{:.1f}",
+    "stopped": "{:.2f}", "fixed": "{:.2f}", "oracle": "{:.2f}", "ssim": "{:.3f}", "seconds": "{:.1f}",
     "gflop": "{:.2f}", "difference": "{:+.2f}",
 }  # fmt: skip
 
@@ -33,6 +32,8 @@ def cells(made: Outcome) -> pd.DataFrame:
     words = pd.DataFrame({"row": made.rows["row"]})
     for name, form in FORMS.items():
         words[name] = ["" if pd.isna(value) else form.format(value) for value in made.rows[name]]
+    for name in JUDGED:
+        words[name] += ["" if pd.isna(sd) else f" ± {sd:.2f}" for sd in made.rows[f"{name}_sd"]]
     words["fits"] = [
         (f"{fits}/{of}" + (f", {failed} failed" if failed else "")) if of else ""
         for fits, of, failed in zip(made.rows["fits"], made.rows["of"], made.rows["failed"], strict=True)
@@ -62,10 +63,10 @@ def lines(made: Outcome) -> Iterator[str]:
     for name, side in plan.sides.items():
         yield f"{name} as in the {side} ({table.differences[name].about})."
     yield (
-        "PSNR in dB, means over pictures and seeds: under the stop rule, at the end of the budget (sd over seeds; "
-        "empty where a rule ends fits before it), and at the oracle's iteration, which the clean picture picked among "
-        "those that were made: never comparable with the others. A published number is compared with the own one of "
-        "its kind, over the same pictures, where its kind is known."
+        "PSNR in dB, means over pictures and seeds ± sd over seeds: under the stop rule, at the end of the budget "
+        "(empty where a rule ends fits before it), and at the oracle's iteration, which the clean picture picked among "
+        "every tenth of those that were made: never comparable with the others. A published number is compared with "
+        "the own one of its kind, over the same pictures, where its kind is known."
     )
     stops = {str(row["stop"]) for row in made.rows.to_dict("records") if row["stop"]}
     for stop in sorted(stops):
@@ -75,10 +76,12 @@ def lines(made: Outcome) -> Iterator[str]:
         yield f"Published in: {'; '.join(sources)}."
     lacking = {str(row["row"]) for row in made.rows.to_dict("records") if row["fits"] < row["of"]}
     for name in plan.task.baselines:
-        if name in lacking and not available(name):
-            yield f"{name} was left out: its package is not installed (pip install 'dipsearch[{name}]')."
+        if name in lacking and name in EXTRAS:
+            yield f"{name} lacks runs: it takes a package of its own (pip install 'dipsearch[{name}]')."
     for machine in made.machines:
-        yield f"Made on {machine['processor']}, {machine['cores']} cores, torch {machine['torch']}."
+        yield f"Made on {machine}."
+    if went_back := [f"{row['row']} {row['rollbacks']}" for row in made.rows.to_dict("records") if row["rollbacks"]]:
+        yield f"Collapses, after which fits went back to the last good weights: {', '.join(went_back)}."
     if plan.scale != "full":
         yield f"Scale {plan.scale}: a test that it runs; no number means anything."
     yield from _marks(made)

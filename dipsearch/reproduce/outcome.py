@@ -7,12 +7,14 @@ import pandas as pd
 
 from dipsearch import catalog
 from dipsearch.image import expand
+from dipsearch.leaderboard import MADE_ON, machine_of
 from dipsearch.reproduce.published import Published, numbers, over, rows_of
 from dipsearch.reproduce.table import Plan, load_table
 from dipsearch.run import OK, picture_of
 from dipsearch.search.rerun import Rerun
 
 # how a published iteration was chosen -> own column of that kind
+JUDGED = ("stopped", "fixed", "oracle")  # columns of PSNR
 COMPARED = {"fixed": "fixed", "oracle": "oracle", "none": "fixed"}
 
 
@@ -22,15 +24,15 @@ class Outcome:
 
     Columns of `rows`: `row`; `stopped`, `fixed`, `oracle`: PSNR of the answer under the stopping rule, of the
     (averaged) output at the end of the budget (none where one stopped before), of the best iteration that the clean
-    picture could pick; `sd` of `fixed`, over the seeds that have every picture of the row, of the mean over pictures;
-    `ssim`, `seconds`, `gflop`; `fits` and `of` how many; `published`, how its iteration was chosen (`stop`), whether it
-    is of all pictures of the table where these are fewer (`of_all`), and, where that is known, the `difference` of the
-    own number of that kind over the same pictures.
+    picture could pick; with `_sd`, the deviation of each over the seeds that have every picture of the row, of the mean
+    over pictures; `ssim`, `seconds`, `gflop`; `rollbacks` of all fits; `fits` and `of` how many; `published`, how its
+    iteration was chosen (`stop`), whether it is of all pictures of the table where these are fewer (`of_all`), and,
+    where that is known, the `difference` of the own number of that kind over the same pictures. `machines` made them.
     """
 
     plan: Plan
     rows: pd.DataFrame
-    machines: list[dict[str, Any]]
+    machines: list[str]
 
 
 def outcome(plan: Plan, work: Rerun) -> Outcome:
@@ -45,8 +47,10 @@ def outcome(plan: Plan, work: Rerun) -> Outcome:
     known = {entry["row"] for entry in made}
     if _as_published(plan):
         made += [_row(plan, row, [], 0) for row in rows_of(plan.table.name) if row not in known]
-    machines = {str(run["machine"]): run["machine"] for entry in made for run in entry.pop("runs")}
-    return Outcome(plan, pd.DataFrame(made), list(machines.values()))
+    every = [run for entry in made for run in entry.pop("runs")]
+    fits = [run for run in every if run["genome_key"] is not None] or every  # or only baselines
+    machines = dict.fromkeys(machine_of(*(run[name] for name in MADE_ON)) for run in fits)
+    return Outcome(plan, pd.DataFrame(made), list(machines))
 
 
 def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool = False) -> dict[str, Any]:
@@ -68,11 +72,11 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
     numeric = frame.drop(columns=["picture", "digest", "seed"]).astype(float)
     frame = frame.assign(**numeric)
     own = {str(name): float(value) for name, value in frame.groupby("digest")[list(numeric)].mean().mean().items()}
-    by_seed = frame.pivot_table(index="seed", columns="digest", values="fixed").dropna().mean(axis=1)
     told: dict[str, Any] = {
         "row": row,
         **own,
-        "sd": float(by_seed.std(ddof=1)),
+        **{f"{name}_sd": _spread(frame, name) for name in JUDGED},
+        "rollbacks": sum(run["rollbacks"] for run in good),
         "fits": len(good),
         "of": of,
         "runs": good,
@@ -82,6 +86,12 @@ def _row(plan: Plan, row: str, runs: list[dict[str, Any]], of: int, *, raw: bool
         pictures = set(frame["picture"]) or {picture_of(name) for name in plan.task.images.evaluation}
         told |= _beside(said, frame, pictures, whole=len(good) == of and _all_pictures(plan))
     return told
+
+
+def _spread(frame: pd.DataFrame, values: str) -> float:
+    """The deviation over the seeds that have every picture, of the mean over pictures; not a number where one has."""
+    by_seed = frame.pivot_table(index="seed", columns="digest", values=values).dropna().mean(axis=1)
+    return float(by_seed.std(ddof=1))
 
 
 def _beside(said: dict[str, Published], frame: pd.DataFrame, pictures: set[str], *, whole: bool) -> dict[str, Any]:
