@@ -177,7 +177,7 @@ class MaskOptions(Options):
 class DownsampleOptions(Options):
     """`low_resolution: operator` makes the observation with A itself; the others with a kernel of Pillow's, on 8-bit
     pixels, so that A(truth) is not y: `bicubic`, as the benchmarks of super-resolution do and the paper's tables did
-    (their bicubic rows come out so, within 0.04 dB), `lanczos`, of three lobes, as its released notebook does."""
+    (their bicubic rows come out so, within 0.05 dB), `lanczos`, of three lobes, as its released notebook does."""
 
     factor: Literal[2, 4, 8] = 4
     low_resolution: Literal["operator", "bicubic", "lanczos"] = "operator"

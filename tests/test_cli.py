@@ -424,3 +424,9 @@ def test_progress_says_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) 
         "  5/6  a.png  3 min 29 s left",  # 1.9 files of 110 s
         "  5/6  a.png  2 min 55 s left",  # 1.75 files of 100 s
     ]
+    for clock[0], done in ((500.0, 0.0), (511.0, 0.05), (531.0, 0.2)):  # other work, such as the fit after a search
+        reporter.update(done, 1, "1/1  a.png  :on:")
+    assert said.getvalue().splitlines()[3:] == [
+        "  1/1  a.png  :on:",
+        *(f"  1/1  a.png  :on:  {left} left" for left in ("3 min 29 s", "2 min 4 s")),
+    ]

@@ -297,6 +297,23 @@ def test_words_in_a_file_are_left_out_and_that_is_said(tmp_path: Path) -> None:
     assert {name: load_photo(tmp_path / name).notes for name in said} == {name: (note,) for name, note in said.items()}
 
 
+@pytest.mark.parametrize(
+    ("tags", "note"),
+    [
+        ([(700, 1, 4, b"<x/>", True)], "XMP"),
+        (
+            [(271, 2, 0, "maker", True), (272, 2, 0, "model", True), (306, 2, 0, "2020:01:01 00:00:00", True)],
+            "camera, date",
+        ),
+        ([(33550, 12, 3, (1.0, 1.0, 0.0), True), (42113, 2, 0, "-9999", True)], "georeference, no-data value"),
+    ],
+    ids=str,
+)
+def test_what_a_tiff_tells_is_said_to_be_left_out(tmp_path: Path, tags: list[tuple[object, ...]], note: str) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", made("uint16", 1)[:, :, 0], extratags=tags)
+    assert load_photo(tmp_path / "a.tif").notes == (f"{note}: left out",)
+
+
 def test_resolution_turns_with_the_picture(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[274] = 6  # orientation

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -204,16 +205,36 @@ def test_what_stands_in_a_hole_is_no_value(here):
     holes[4:9, 6:12] = 255
     save(here / "holes.png", holes)
     made = {}
-    for name, value in (("zero", 0), ("sentinel", -9999), ("no data", np.finfo(np.float32).min)):
+    for name, value in (
+        ("zero", 0),
+        ("sentinel", -9999),
+        ("no data", np.finfo(np.float32).min),
+        ("not a number", np.nan),
+    ):
         tifffile.imwrite(here / f"{name}.tif", np.where(holes > 0, np.float32(value), given))
         restored(f"{name}.tif", "--mask", "holes.png", task="inpaint")
         made[name] = tifffile.imread(here / f"restored/{name}.tif")
         told = json.loads((here / f"restored/{name}.tif.json").read_text(), parse_constant=pytest.fail)
         assert told["fit_db"] > 0
-    assert np.array_equal(made["zero"], made["sentinel"]) and np.array_equal(made["zero"], made["no data"])
+    assert all(np.array_equal(made["zero"], each) for each in made.values())
     assert np.allclose(made["zero"][holes == 0], given[holes == 0], rtol=1e-6)
     filled = made["zero"][holes > 0]
     assert given.min() <= filled.min() and filled.max() <= given.max()
+
+
+def test_what_is_known_has_to_be_a_number(here, capsys):
+    given, holes = pixels(20, 24).astype(np.float32), np.zeros((20, 24), np.uint8)
+    holes[4:9, 6:12] = 255
+    save(here / "holes.png", holes)
+    for value in (np.nan, np.inf):
+        given[0, 0] = value
+        tifffile.imwrite(here / "a.tif", given)
+        restored("a.tif", "--mask", "holes.png", task="inpaint", code=1)
+        restored("a.tif", code=1)
+        assert capsys.readouterr().err.count("no finite numbers") == 2
+    tifffile.imwrite(here / "a.tif", np.full_like(given, np.nan))
+    restored("a.tif", "--mask", "holes.png", task="inpaint", code=1)
+    assert "no finite numbers" in capsys.readouterr().err
 
 
 def test_noise_is_told_of_the_picture_as_it_is(here, capsys):
@@ -328,6 +349,26 @@ def test_a_picture_may_come_and_go_by_pipes(here):
     words.remove("tif")
     broken = subprocess.run([*words, "--overwrite"], input=b"no picture", capture_output=True, check=False)
     assert broken.returncode == 1 and broken.stderr.startswith(b"failed: -: not a readable picture")
+
+
+def test_progress_counts_the_time_where_that_is_limited(here, monkeypatch):
+    from dipsearch.restoring.file import Restoration, Settings
+    from dipsearch.task import load_task
+
+    clock, shares = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    settings = Settings(load_task("denoise"), "fast", "./tiny.yaml", {"iterations": 1000, "time_limit": 100.0})
+    now = Restoration(Job(Path(save(here / "a.png", pixels(20, 24))), here / "b.png"), settings)
+
+    def run(look):
+        for clock[0], iteration in ((1.0, 10), (51.0, 20), (61.0, 900), (500.0, 910)):
+            look(0, iteration, now.y)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(now.work, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        now.run(lambda _, share: shares.append(share))
+    assert shares == pytest.approx([0.01, 0.5, 0.9, 1])
 
 
 def test_a_time_that_is_too_short_is_told(here, capsys):
@@ -548,6 +589,32 @@ def test_results_in_the_folder_of_the_pictures_are_no_pictures(here, capsys):
         assert not shown.out and shown.err.count("done already") == 1
 
 
+def test_what_is_read_beside_a_picture_is_none_to_restore(here):
+    for name in ("a.png", "holes.png"):
+        save(here / "in" / name, pixels(20, 24))
+    for given in ("in", "in/*.png"):
+        assert named(given, output=Path("out"), read=[Path("in/../in/holes.png")]) == ["out/a.png"]
+    assert named("in/holes.png", output=Path("out"), read=[Path("in/holes.png")]) == ["out/holes.png"]
+
+
+def test_of_results_elsewhere_only_the_pictures_are_inputs(here, capsys):
+    restored(save(here / "a.png", pixels(20, 24)), "--compare")
+    save(here / "restored/b.png.unfinished/preview.png", pixels(20, 24))
+    assert named("restored", output=Path("larger"), recursive=True) == ["larger/a.png"]
+    with pytest.raises(UsageError, match="no picture but results"):
+        jobs(["restored"], Path("restored"))
+    restored("a.png", "restored", "--compare", "--resume")  # as a shell makes of *
+    assert "done already" in capsys.readouterr().err
+
+
+def test_an_empty_name_is_not_the_folder_here(here, capsys):
+    save(here / "a.png", pixels(20, 24))
+    with pytest.raises(UsageError, match="an empty name"):
+        jobs([""], Path("out"))
+    restored("a.png", "-o", "", code=2)
+    assert "--output: an empty name" in capsys.readouterr().err
+
+
 def test_each_picture_has_a_line_of_json(here, capsys):
     for name in "ab":
         save(here / f"in/{name}.png", pixels(20, 24))
@@ -603,6 +670,23 @@ def test_going_on_replaces_nothing_else(here, capsys, spoil):
     assert "done already" in capsys.readouterr().err
 
 
+def test_a_result_that_is_gone_is_made_again(here):
+    restored(save(here / "a.png", pixels(20, 24)))
+    (here / "restored/a.png").unlink()
+    restored("a.png", "--resume", "--seed", "1", code=2)  # of other settings: the record would be lost
+    restored("a.png", "--resume")
+    assert (here / "restored/a.png").exists()
+
+
+def test_what_fails_before_a_fit_leaves_nothing(here):
+    holes = np.zeros((100, 100), np.uint8)
+    holes[:70, :70] = 255
+    save(here / "a.png", pixels(100, 100))
+    save(here / "holes.png", holes)
+    restored("a.png", "--mask", "holes.png", "--tile", "64", task="inpaint", code=1)
+    assert not list((here / "restored").iterdir())
+
+
 def test_an_interruption_keeps_the_best_so_far(here, capsys, monkeypatch):
     given = save(here / "a.png", pixels(20, 24))
     restored(given, "-o", "whole.png")
@@ -633,10 +717,21 @@ def test_an_interruption_keeps_the_best_so_far(here, capsys, monkeypatch):
 def test_how_to_go_on_is_said_in_words_that_work(here, capsys, monkeypatch):
     from dipsearch.restoring.file import Restoration
 
-    monkeypatch.setattr(Restoration, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    restored(save(here / "a.png", pixels(20, 24)), "--overwrite", code=130)
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.endswith("--resume") and "--overwrite" not in last
+    given = [save(here / f"in/{name}.png", pixels(20, 24)) for name in ("-a", ":on:", "c")]
+    restored("in")
+    before = {path.name: path.read_bytes() for path in (here / "restored").glob("*.png")}
+    capsys.readouterr()
+    quick = ["--genome", "./tiny.yaml", "--iterations", "20", "--device", "cpu", "--precision", "float32"]
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Restoration, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        words = ["denoise", "--overwrite", "--seed", "1", *quick, "--", *given]
+        assert main(["restore", *words]) == 130
+    last = shlex.split(capsys.readouterr().err.splitlines()[-1])
+    assert "--overwrite" not in last and last[-3:] == given
+    assert main(last[last.index("restore") :]) == 0
+    after = {path.name: path.read_bytes() for path in (here / "restored").glob("*.png")}
+    assert after.keys() == before.keys() and all(after[name] != before[name] for name in after)
+    assert not list((here / "restored").glob("*.unfinished"))
 
 
 def test_an_interruption_waits_for_the_end_of_a_step(here, monkeypatch):
@@ -678,6 +773,10 @@ def test_an_interrupted_pipe_gives_the_best_so_far(here, monkeypatch, capfdbinar
     with Image.open(io.BytesIO(shown.out)) as picture:
         assert picture.size == (24, 20)
     assert b"the result is the best so far" in shown.err and b"--resume" not in shown.err
+    monkeypatch.setattr(Restoration, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    restored("a.png", "-o", "-", code=130)
+    shown = capfdbinary.readouterr()
+    assert not shown.out and b"nothing of this picture is done yet" in shown.err
 
 
 def test_a_full_disk_costs_what_was_kept_and_not_the_picture(here, monkeypatch):

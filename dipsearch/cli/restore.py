@@ -55,7 +55,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
     help="A folder; for one picture, it may be a file, or -: standard output, as PNG or what --ext says.",
 )
 @click.option("--preset", default="balanced", show_default=True, help="fast, balanced or best.")
-@click.option("--genome", metavar="NAME", help="A name or a file; auto: a search on the picture first.")
+@click.option("--genome", metavar="NAME", help="A name or a file; auto: a search on the middle of the picture first.")
 @click.option("--iterations", type=click.IntRange(1), help="At most so many, in place of the preset's.")
 @click.option("--time-limit", type=options.Duration(positive=True), metavar="TIME", help="Of each picture: 90, 9m, 2h.")
 @click.option("--ensemble", type=click.IntRange(1, 64), help="The mean of so many fits.")
@@ -141,6 +141,8 @@ def restore(
     from dipsearch.restoring.file import Settings
     from dipsearch.restoring.masks import ALPHA
 
+    if not output:
+        raise UsageError("--output: an empty name")
     if resume and overwrite:
         raise UsageError("--resume keeps what is done, --overwrite replaces it: choose one")
     read = _read({"--mask": None if mask == ALPHA else mask, "--reference": reference})
@@ -170,7 +172,9 @@ def restore(
             work = [replace(job, label=PIPE) for job in work]
         if reference is not None and len(work) > 1:
             raise UsageError("--reference: the clean picture of one picture, but there are several")
-        if not overwrite:
+        if overwrite:
+            _begin(work, settings, compare=compare)
+        else:
             _refuse_to_replace(work, settings, resume=resume, compare=compare)
         with reporting(quiet=quiet) as reporter:
             batch = _Batch(reporter, settings, work, resume, compare, preview_every, as_json, result)
@@ -256,6 +260,14 @@ def _refuse_to_replace(work: list["Job"], settings: "Settings", *, resume: bool,
             raise UsageError(f"{there} exists; {how}, --overwrite replaces it")
 
 
+def _begin(work: list["Job"], settings: "Settings", *, compare: bool) -> None:
+    """Make the folder of each picture whose result is to be replaced, by which --resume knows that it may be."""
+    for job in work:
+        with suppress(DipsearchError):  # told when it is that picture's turn
+            if job.in_the_way(settings, resume=True, compare=compare):
+                job.prepare(settings.identity(job.source))
+
+
 @dataclass
 class _Batch:
     """Pictures that are restored one after the other, and what is said of it.
@@ -282,6 +294,8 @@ class _Batch:
                 told = self._restore(number, job)
             except DipsearchError as error:
                 failures.append(_one_line(job, error))
+                with suppress(DipsearchError):  # a file that cannot be read
+                    job.leave(self.settings.identity(job.source))
                 if number + 1 < len(self.work):  # all are listed at the end
                     self.reporter.line(f"failed: {failures[-1]}")
                 if self.as_json:
@@ -331,17 +345,20 @@ class _Batch:
     def keep_best(self, command: str | None) -> None:
         """Write the best so far, and say how to go on, where a command does."""
         kept = "nothing of this picture is done yet"
+        name = "the result" if self.printed is not None or self.now is None else str(self.now.job.target)
         if self.now is not None and self.now.complete:
-            kept = f"{self.now.job.target} is done"
+            kept = f"{name} is done"
         elif self.now is not None and self.now.answers:
             told = self.now.write({"complete": False, "stop_reason": ["interrupted"]})
             if self.as_json:
                 self._say(json.dumps(self._placed(told)))
-            kept = f"{self.now.job.target} is the best so far"
+            kept = f"{name} is the best so far"
         if command is None:
-            self.reporter.line("\ninterrupted; the result is the best so far")
+            self.reporter.line(f"\ninterrupted; {kept}")
             return
-        again = command.replace(" --overwrite", "") + ("" if self.resume else " --resume")
+        again = command.replace(" --overwrite", "")
+        if not self.resume:  # at the front: what follows a -- is a file
+            again = again.replace(" restore ", " restore --resume ", 1)
         self.reporter.line(f"\ninterrupted; {kept}. Go on with:\n  {again}")
 
 

@@ -35,18 +35,19 @@ class Reporter:
     def __init__(self, console: Console, progress: Progress | None, bar: TaskID | None) -> None:
         self._console, self._progress, self._bar = console, progress, bar
         self._first: tuple[float, float] | None = None  # work done at the first report, and when that was
+        self._total = 0.0
         self._said = time.monotonic()
         self._left = ""
 
     def line(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def update(self, done: float, total: float, text: str) -> None:
         """Move the bar to `done` of `total`, with the time that the rest should take."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = (done, now)
+        if self._first is None or total != self._total or done < self._first[0]:  # other work begins
+            self._first, self._total = (done, now), total
         worked, passed = done - self._first[0], now - self._first[1]
         self._left = left = f"{duration((total - done) * passed / worked)} left" if worked > 0 and passed > 3 else ""
         if self._progress is not None and self._bar is not None:

@@ -18,20 +18,21 @@ from dipsearch.photo.silence import no_warnings, reason
 SIDEWAYS = (5, 6, 7, 8)  # orientations that change width and height
 
 
-def load_photo(path: Path, known: Tensor | None = None) -> Photo:
+def load_photo(path: Path, known: Tensor | None = None, *, finite: bool = True) -> Photo:
     """Read a picture file: PNG, JPEG, TIFF, BMP, WebP, and what else Pillow opens.
 
     8 and 16 bits, grey or RGB, with or without alpha; in TIFF floating-point numbers, too, whose range is that of all
     pixels, or of those that are `known`, (1, 1, H, W). Palettes become RGB, and grey of less than 8 bits 8-bit grey.
     UsageError names the file where it cannot be read, is below 16 pixels a side or above 25 million in all, has several
-    pages, or would lose depth unseen.
+    pages, would lose depth unseen, or has values that are known and no finite numbers. With `finite` False, such values
+    count as unknown.
     """
     try:
         with no_warnings():
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise UsageError(f"{path}: not a regular file")
             with path.open("rb") as file:
-                return _photo(path, _decode(path, file), known)
+                return _photo(path, _decode(path, file), known, finite=finite)
     except UsageError:
         raise
     except Image.DecompressionBombError:
@@ -59,7 +60,7 @@ def _decode(path: Path, file: BinaryIO) -> Raster:
         return raster
 
 
-def _photo(path: Path, raster: Raster, known: Tensor | None) -> Photo:
+def _photo(path: Path, raster: Raster, known: Tensor | None, *, finite: bool) -> Photo:
     samples = _upright(raster.samples, raster.orientation)
     samples = np.ascontiguousarray(samples, dtype=samples.dtype.newbyteorder("="))
     channels = 1 if samples.shape[2] < 3 else 3
@@ -67,10 +68,14 @@ def _photo(path: Path, raster: Raster, known: Tensor | None) -> Photo:
     alpha = samples[:, :, channels].copy() if samples.shape[2] > channels else None
     name = samples.dtype.name
     if name in FLOATS:
-        low, high = _range(path, samples, colour if known is None else colour[known[0, 0].numpy() > 0])
-        values = (colour.astype(np.float64) - low) / (high - low)
-        if known is not None:  # what stands in a hole may be beyond all numbers of a Photo
-            values[known[0, 0].numpy() == 0] = 0
+        counted = None if known is None else known[0, 0].numpy() > 0
+        if not finite and not np.isfinite(colour).all():
+            counted = np.isfinite(colour).all(2)
+        low, high = _range(path, colour if counted is None else colour[counted], alpha)
+        with np.errstate(invalid="ignore"):  # infinities that are not counted
+            values = (colour.astype(np.float64) - low) / (high - low)
+        if counted is not None:  # what stands in a hole may be beyond all numbers of a Photo
+            values[~counted] = 0
         scaled = values.astype(np.float32)
     else:
         low, high = 0.0, float(np.iinfo(samples.dtype).max)
@@ -95,9 +100,9 @@ def _upright(samples: np.ndarray, orientation: object) -> np.ndarray:
     return samples if turn is None else turn(samples)
 
 
-def _range(path: Path, samples: np.ndarray, colour: np.ndarray) -> tuple[float, float]:
+def _range(path: Path, colour: np.ndarray, alpha: np.ndarray | None) -> tuple[float, float]:
     """The smallest and the largest of floating-point colours; where they are one, something above it."""
-    if not np.isfinite(samples).all():
+    if not (colour.size and np.isfinite(colour).all() and (alpha is None or np.isfinite(alpha).all())):
         raise UsageError(f"{path}: values that are no finite numbers (NaN or infinity); replace them first")
     low, high = float(colour.min()), float(colour.max())
     if low == high:

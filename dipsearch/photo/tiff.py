@@ -31,12 +31,20 @@ if TYPE_CHECKING:
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, of both byte orders
 ICC_PROFILE = 34675  # a tag
 UNSPECIFIED, PREMULTIPLIED = 0, 1  # meanings of a further sample
-LEFT_OUT = {270: "description", 315: "artist", 33432: "copyright"}  # tags
+DESCRIPTION = 270  # a tag
+LEFT_OUT = {  # what tags tell
+    DESCRIPTION: "description", 271: "camera", 272: "camera", 306: "date", 315: "artist", 33432: "copyright",
+    700: "XMP", 33723: "IPTC", 34665: "EXIF data", 34853: "position", 33550: "georeference", 33922: "georeference",
+    34264: "georeference", 34735: "georeference", 42112: "GDAL metadata", 42113: "no-data value",
+}  # fmt: skip
 
 
-def _own_words(description: object) -> bool:
-    """Whether tifffile wrote it: the shape of the array."""
-    return str(description).startswith('{"shape"')
+def _tells(page: "TiffPage", tag: int) -> bool:
+    """Whether a tag says something; what tifffile writes as a description, the shape of the array, says nothing."""
+    if tag != DESCRIPTION:
+        return True
+    description = str(page.tags.valueof(tag, default=""))
+    return bool(description) and not description.startswith('{"shape"')
 
 
 def decode_tiff(path: Path, file: BinaryIO) -> Raster:
@@ -63,7 +71,7 @@ def decode_tiff(path: Path, file: BinaryIO) -> Raster:
                 raise UsageError(f"{path}: TIFF with {name} compression and these samples needs {EXTRA}") from None
             return _by_pillow(path, file)
         samples = _samples(path, page, _channels_last(path, page, stored), notes)
-        left = [word for tag, word in LEFT_OUT.items() if (said := page.tags.valueof(tag)) and not _own_words(said)]
+        left = dict.fromkeys(word for tag, word in LEFT_OUT.items() if tag in page.tags and _tells(page, tag))
         notes += [f"{', '.join(left)}: left out"] if left else []
         return Raster(samples, orientation, bytes(icc) if icc else None, dpi(page), tuple(notes))
 

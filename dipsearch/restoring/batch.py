@@ -82,26 +82,39 @@ class Job:
             raise UsageError(f"{self.target}: cannot be written: {error.strerror}") from None
         return self.kept(settings)
 
+    def leave(self, settings: dict[str, Any]) -> None:
+        """Remove that folder where nothing was kept."""
+        with contextlib.suppress(OSError):  # something was
+            self.kept(settings).rmdir()
+            self.unfinished.rmdir()
+
     def in_the_way(self, settings: "Identified", *, resume: bool, compare: bool) -> Path | None:
-        """A file that exists and would be lost; none where these settings made it, or have begun to."""
+        """A file that exists and would be lost; none where these settings made it, have begun to, or made what was
+        beside it and is gone."""
         there = [path for path in self.made(compare=compare) if os.path.lexists(path)]
         if not there:
             return None
         if resume:
             with contextlib.suppress(DipsearchError):  # a source that cannot be read made nothing
                 mine = settings.identity(self.source)
-                if self.done(mine) or self.kept(mine).is_dir():
+                gone = not os.path.lexists(self.target) and self._recorded().get("settings_hash") == hashed(mine)
+                if gone or self.done(mine) or self.kept(mine).is_dir():
                     return None
         return there[0]
 
     def done(self, settings: dict[str, Any]) -> bool:
         """Whether the copy exists as these settings make it, by its record."""
-        try:
-            record = json.loads(self.record.read_text(encoding="utf-8"))
-            same = record["settings_hash"] == hashed(settings) and record["complete"]
-            return bool(same) and record["output_sha256"] == sha256(self.target)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        record = self._recorded()
+        same = record.get("settings_hash") == hashed(settings) and record.get("complete")
+        with contextlib.suppress(OSError):
+            return bool(same) and record.get("output_sha256") == sha256(self.target)
+        return False
+
+    def _recorded(self) -> dict[str, Any]:
+        """What the record says; nothing where there is none that can be read."""
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return dict(json.loads(self.record.read_text(encoding="utf-8")))
+        return {}
 
     def tidy(self) -> None:
         """Remove what was kept while the work lasted, and nothing else."""
@@ -157,10 +170,10 @@ def jobs(
         recursive: folders within folders, too.
         suffix: added to names.
         extension: of the copies, such as `png`; empty: that of the source.
-        read: other files that are read, such as a mask.
+        read: other files that are read, such as a mask: among what a folder or a pattern holds, they are no inputs.
         compare: the picture before and after is written, too.
 
-    Of a folder or a pattern, copies that were made before are no inputs.
+    Of a folder or a pattern, copies that were made before are no inputs, nor is what lies beside such copies elsewhere.
 
     Raises:
         UsageError: an input does not exist or holds no picture, or a copy would be an input or another copy.
@@ -169,16 +182,24 @@ def jobs(
         raise UsageError(f"--suffix: {suffix}: a part of a name, not of a path")
     extension = ending_of(extension) if extension else ""
     found: list[tuple[Path, Path]] = []  # a file, and its place under the output
+    beside = {path.resolve() for path in read}
     for given in inputs:
         for path in _expanded(given):
             if path.is_dir():
-                entries = sorted(path.rglob("*") if recursive else path.iterdir())
-                inside = [entry for entry in entries if _picture(entry) and not _made_before(entry, output)]
-                if not inside:
+                entries = [each for each in sorted(path.rglob("*") if recursive else path.iterdir()) if _picture(each)]
+                if not entries:
                     raise UsageError(f"{path}: no picture in this folder; known extensions: {_known_extensions()}")
-                found += [(entry, entry.relative_to(path)) for entry in inside]
-            elif path == Path(given) or not _made_before(path, output):
-                found.append((path, Path(path.name)))
+                places = [(entry, entry.relative_to(path)) for entry in entries]
+            else:
+                places = [(path, Path(path.name))]
+            named = path == Path(given) and not path.is_dir()
+            found += [
+                (entry, place)
+                for entry, place in places
+                if named or not (entry.resolve() in beside or _made_before(entry, output))
+            ]
+    if not found:
+        raise UsageError(f"{', '.join(inputs)}: no picture but results, masks and references")
     if output.suffix.lower() in FOREIGN and not output.is_dir():
         raise UsageError(f"{output}: not a format that is written; choose from {_known_extensions()}")
     file = not output.is_dir() and (output.suffix.lower() in EXTENSIONS or output.exists())
@@ -210,11 +231,11 @@ def _known_extensions() -> str:
 
 
 def _made_before(path: Path, output: Path) -> bool:
-    """Whether a file under the output is a copy, or belongs to one."""
-    if output.resolve() not in path.resolve().parents:
-        return False
+    """Whether a file under the output is a copy, or one anywhere belongs to a copy."""
     if any(parent.name.endswith(UNFINISHED) for parent in path.parents):
         return True
+    if not path.name.endswith(STRIP) and output.resolve() not in path.resolve().parents:
+        return False
     record = path.with_name(path.name.removesuffix(STRIP) + RECORD)
     try:
         return "settings_hash" in json.loads(record.read_text(encoding="utf-8"))
@@ -224,7 +245,11 @@ def _made_before(path: Path, output: Path) -> bool:
 
 def _expanded(given: str) -> list[Path]:
     path = Path(given)
+    if not given:
+        raise UsageError("an empty name is none of a picture")
     if path.exists():
+        if not path.is_file() and not path.is_dir():
+            raise UsageError(f"{path}: not a regular file")
         return [path]
     pattern = set(given) & set(WILD)
     matches = [Path(match) for match in sorted(glob.glob(given, recursive=True)) if pattern]  # noqa: PTH207

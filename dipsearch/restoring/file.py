@@ -130,10 +130,11 @@ class Restoration:
     def __post_init__(self) -> None:
         settings = self.settings
         self.identity = settings.identity(self.job.source)
-        whole, known = load_photo(self.job.source), None
-        if isinstance(settings.task.operator.options, MaskOptions):
+        masked, known = isinstance(settings.task.operator.options, MaskOptions), None
+        whole = load_photo(self.job.source, finite=not masked)
+        if masked:
             known = known_pixels(settings.mask, whole, invert=settings.invert_mask)
-            if whole.dtype in FLOATS:  # what stands in a hole, such as -9999, is no value
+            if whole.dtype in FLOATS:  # what stands in a hole, such as -9999 or NaN, is no value
                 whole = load_photo(self.job.source, known)
         self.photo = _shrunk(whole, settings.max_side)
         if known is None:
@@ -153,7 +154,7 @@ class Restoration:
         self.y = operator(self.photo.x) if isinstance(operator, Mask) else self.photo.x
         self.sigma = settings.sigma
         if settings.sigma == AUTO:
-            self.sigma = max(255 * estimate_sigma(self.y, shown), 0.1)
+            self.sigma = min(max(255 * estimate_sigma(self.y, shown), 0.1), 255.0)
         elif settings.sigma is not None:  # of the mean of n pixels: a root of n less
             self.sigma = float(settings.sigma) * math.sqrt(self.photo.x.numel() / whole.x.numel())
         self.started = time.monotonic()
@@ -193,14 +194,16 @@ class Restoration:
     def run(self, tell: Callable[["Restoration", float], None]) -> dict[str, Any]:
         """Restore it, and give back the record. `tell` is given the share that is done, every 10 iterations."""
         count, iterations = len(self.work.tiles), self.choice.recipe.iterations
+        limit = self.work.recipe.time_limit or math.inf
         first: dict[int, tuple[int, float]] = {}  # iteration that a tile was first seen at, and when that was
 
         def look(tile: int, iteration: int, x: Tensor) -> None:
             begun, since = first.setdefault(tile, (iteration, time.monotonic()))
-            self.rate = (iteration - begun) / max(time.monotonic() - since, 1e-9)
+            passed = time.monotonic() - since
+            self.rate = (iteration - begun) / max(passed, 1e-9)
             self.answers[tile], self.iteration = x, iteration
             self.fit_db = self.work.agreement(x, tile)
-            tell(self, (tile + iteration / iterations) / count)
+            tell(self, (tile + min(max(iteration / iterations, passed / limit), 1.0)) / count)
 
         fits = self.work.run(look)
         self.answers = {number: each.x for number, each in zip(self.work.fitted, fits, strict=True)}
