@@ -27,7 +27,8 @@ class Outcome:
     picture could pick; with `_sd`, the deviation of each over the seeds that have every picture of the row, of the mean
     over pictures; `ssim`, `seconds`, `gflop`; `rollbacks` of all fits; `fits` and `of` how many; `published`, how its
     iteration was chosen (`stop`), whether it is of all pictures of the table where these are fewer (`of_all`), and,
-    where that is known, the `difference` of the own number of that kind over the same pictures. `machines` made them.
+    where that is known, the `difference` of the own number of that kind over the same pictures. `machines`: what
+    computed the fits, in words.
     """
 
     plan: Plan
