@@ -499,6 +499,12 @@ def test_a_collapse_within_the_threshold_is_no_rollback():
     assert run().rollbacks == 0
 
 
+def test_where_nothing_is_random_only_what_is_not_finite_is_rolled_back():
+    """A collapse would come again, at the same step, for ever."""
+    assert run(operator=failing_at(20), input_noise=0.0).rollbacks == 0
+    assert run(operator=failing_at(20, value=float("nan")), input_noise=0.0).rollbacks == 1
+
+
 @pytest.mark.parametrize("genome", [tiny(norm="none", channels_skip=2), *EVERY_FAMILY.values()], ids=str)
 def test_a_step_is_a_step_of_plain_adam(genome):
     step, net = step_of(genome, y=picture() / 2), build(genome, 3, seed=1)

@@ -335,10 +335,10 @@ class Fitting:
         unsound = _unsound(losses)
         self.non_finite += unsound
         after, now = _decibels(losses[0]), _decibels(losses[-1])
-        if self._pending is not None and (self._good is None or after >= self._good[0] - self.recipe.rollback):
+        if self._pending is not None and (self._good is None or after >= self._good[0] - self.recipe.fall):
             self._good = (after, self._pending) if after > float("-inf") else self._good
         self._pending = None
-        lowest = float("-inf") if self._good is None else self._good[0] - self.recipe.rollback
+        lowest = float("-inf") if self._good is None else self._good[0] - self.recipe.fall
         if not unsound and now >= lowest:
             self._pending = self._step.snapshot()
             return

@@ -1,5 +1,6 @@
 """How a fit is run."""
 
+import math
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -45,6 +46,12 @@ class Recipe(Part):
     precision: Annotated[str, AfterValidator(_known_precision)] = "auto"
     rollback: float = Field(5.0, gt=0, description="dB; a drop of the fit beyond it restores the last snapshot")
     time_limit: float | None = Field(None, gt=0, description="seconds")
+
+    @property
+    def fall(self) -> float:
+        """dB of the fit to y: a drop beyond it restores the last snapshot. No drop does where nothing is random, since
+        the same steps would lead there again."""
+        return self.rollback if self.input_noise or self.weight_noise else math.inf
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
