@@ -17,6 +17,7 @@ from rich.console import Console
 
 from dipsearch.cli import main, terminal
 from dipsearch.cli.options import Duration
+from dipsearch.fitting import plan
 
 ROOT = Path(__file__).parent.parent
 TINY_SPACE = """
@@ -108,6 +109,23 @@ def test_main_job(folder: Path, capsys: Captured) -> None:
         assert "observation" in capsys.readouterr().out
     assert main(arguments(folder, "leaderboard", "--by", "search")) == 0
     assert "not evidence" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["search", "rerun", "restore"])
+@pytest.mark.parametrize(("native", "precision"), [(False, "bfloat16"), (False, "float32"), (True, "bfloat16")])
+def test_a_precision_that_is_emulated_is_warned_of(
+    folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, verb: str, native: bool, precision: str
+) -> None:
+    monkeypatch.setattr(plan, "has_bfloat16", lambda device: native)
+    genome = ["--genome", f"{folder}/published.yaml"] * (verb != "search")
+    if verb == "restore":
+        command = [verb, "denoise", f"{folder}/a.png", "-o", f"{folder}/restored.png"]
+    else:
+        command = arguments(folder, verb)
+    command += [*genome, "--precision", precision, "--iterations", "1", "--device", "cpu"]
+    assert main(command) == 0
+    warned = "the processor has no instructions for bfloat16" in capsys.readouterr().err
+    assert warned == ((native, precision) == (False, "bfloat16"))
 
 
 @pytest.mark.slow

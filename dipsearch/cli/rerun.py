@@ -114,6 +114,8 @@ def fit_all(reporter: "Reporter", work: "Rerun", command: str, budget: float) ->
         reporter.line(f"warning: {picture} was searched on, too: what it shows is no evidence")
     stored = work.fits - total
     reporter.line(f"{len(work.genomes)} genomes: {total} fits to do, {stored} are stored")
+    if total:
+        reporter.warn_of_emulation(work.executor, work.protocol.recipe.precision, work.protocol.device)
     if total and budget == float("inf"):  # a slice of time has better uses
         reporter.line(f"predicted time: {duration(work.predict())}")
 

@@ -137,9 +137,11 @@ def restore(
 
     from dipsearch.cli.terminal import reporting
     from dipsearch.fitting.device import pick_device
+    from dipsearch.fitting.recipe import AUTO
     from dipsearch.restoring.batch import bad_paths, ending_of, jobs
     from dipsearch.restoring.file import Settings
     from dipsearch.restoring.masks import ALPHA
+    from dipsearch.search.executor import Here
 
     if not output:
         raise UsageError("--output: an empty name")
@@ -177,6 +179,7 @@ def restore(
         else:
             _refuse_to_replace(work, settings, resume=resume, compare=compare)
         with reporting(quiet=quiet) as reporter:
+            reporter.warn_of_emulation(Here(), precision or AUTO, device)
             batch = _Batch(reporter, settings, work, resume, compare, preview_every, as_json, result)
             try:
                 failures = batch.run()

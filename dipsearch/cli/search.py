@@ -171,6 +171,7 @@ def announce(reporter: "Reporter", work: "Search", name: str) -> None:
     missing = max(0, effort.trials - work.done)
     reporter.line(f"study {name}: {missing} trials to come, {work.done} done, on {pictures}")
     if missing:
+        reporter.warn_of_emulation(work.executor, work.protocol.recipe.precision, work.settings.device)
         reporter.line(f"predicted time: {duration(work.predict())}; no trial starts after {duration(effort.timeout)}")
 
 

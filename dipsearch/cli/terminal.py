@@ -13,6 +13,7 @@ from dipsearch.cli.options import INTERRUPTED
 from dipsearch.error import Paused
 
 if TYPE_CHECKING:
+    from dipsearch.search.executor import Caller
     from dipsearch.search.study import Event
     from dipsearch.task import Observation
 
@@ -42,6 +43,13 @@ class Reporter:
     def line(self, text: str) -> None:
         """A line that stays."""
         self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def warn_of_emulation(self, executor: "Caller", precision: str, device: str) -> None:
+        """Say so where fits, which the executor runs, would take many times as long as they need to."""
+        from dipsearch.fitting.plan import emulated
+
+        if executor.call(emulated, precision, device):
+            self.line(f"warning: the processor has no instructions for {precision}; float32 is many times faster there")
 
     def update(self, done: float, total: float, text: str) -> None:
         """Move the bar to `done` of `total`, with the time that the rest should take."""

@@ -12,7 +12,7 @@ import torch
 from dipsearch.error import OutOfMemory, UsageError
 from dipsearch.fitting import heap
 from dipsearch.fitting.capture import WARM_UP
-from dipsearch.fitting.device import memory_of
+from dipsearch.fitting.device import memory_of, pick_device
 from dipsearch.fitting.recipe import AUTO, Recipe
 from dipsearch.fitting.stopping import MOST_VALUES
 from dipsearch.genome import Genome
@@ -123,6 +123,13 @@ def has_bfloat16(device: torch.device) -> bool:
     except OSError:
         return False
     return any(flag in flags for flag in PRECISION_FLAGS)
+
+
+def emulated(precision: str, device: str) -> bool:
+    """Whether this machine's processor would be asked for a precision that, as far as is known, it has no instructions
+    for; UsageError where there is no such device."""
+    where = pick_device(device)
+    return precision == "bfloat16" and where.type == "cpu" and not has_bfloat16(where)
 
 
 def _faster(kind: tuple[Any, ...], single: Plan, half: Plan, make: Callable[[Plan], Callable[[], None]]) -> str:
