@@ -112,7 +112,8 @@ def test_main_job(folder: Path, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("verb", ["search", "rerun", "restore"])
-@pytest.mark.parametrize(("native", "precision"), [(False, "bfloat16"), (False, "float32"), (True, "bfloat16")])
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("precision", ["auto", "float32", "bfloat16"])
 def test_a_precision_that_is_emulated_is_warned_of(
     folder: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, verb: str, native: bool, precision: str
 ) -> None:

@@ -137,7 +137,6 @@ def restore(
 
     from dipsearch.cli.terminal import reporting
     from dipsearch.fitting.device import pick_device
-    from dipsearch.fitting.recipe import AUTO
     from dipsearch.restoring.batch import bad_paths, ending_of, jobs
     from dipsearch.restoring.file import Settings
     from dipsearch.restoring.masks import ALPHA
@@ -179,7 +178,7 @@ def restore(
         else:
             _refuse_to_replace(work, settings, resume=resume, compare=compare)
         with reporting(quiet=quiet) as reporter:
-            reporter.warn_of_emulation(Here(), precision or AUTO, device)
+            reporter.warn_of_emulation(Here(), precision, device)
             batch = _Batch(reporter, settings, work, resume, compare, preview_every, as_json, result)
             try:
                 failures = batch.run()

@@ -44,11 +44,11 @@ class Reporter:
         """A line that stays."""
         self._console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-    def warn_of_emulation(self, executor: "Caller", precision: str, device: str) -> None:
+    def warn_of_emulation(self, executor: "Caller", precision: str | None, device: str) -> None:
         """Say so where fits, which the executor runs, would take many times as long as they need to."""
-        from dipsearch.fitting.plan import emulated
+        from dipsearch.fitting.plan import emulates_bfloat16
 
-        if executor.call(emulated, precision, device):
+        if precision == "bfloat16" and executor.call(emulates_bfloat16, device):
             self.line(f"warning: the processor has no instructions for {precision}; float32 is many times faster there")
 
     def update(self, done: float, total: float, text: str) -> None:

@@ -125,11 +125,11 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(flag in flags for flag in PRECISION_FLAGS)
 
 
-def emulated(precision: str, device: str) -> bool:
-    """Whether this machine's processor would be asked for a precision that, as far as is known, it has no instructions
-    for; UsageError where there is no such device."""
+def emulates_bfloat16(device: str) -> bool:
+    """Whether fits run on this machine's processor and, as far as is known, it has no instructions for bfloat16;
+    UsageError where there is no such device."""
     where = pick_device(device)
-    return precision == "bfloat16" and where.type == "cpu" and not has_bfloat16(where)
+    return where.type == "cpu" and not has_bfloat16(where)
 
 
 def _faster(kind: tuple[Any, ...], single: Plan, half: Plan, make: Callable[[Plan], Callable[[], None]]) -> str:
