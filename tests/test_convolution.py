@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dipsearch.genome import parse_genome
-from dipsearch.network import winograd
+from dipsearch.network import unrolling, winograd
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS, ConvBlock
 from dipsearch.network.build import build
 from dipsearch.network.cell import PRIMITIVES
@@ -166,6 +166,89 @@ def test_what_cannot_be_filtered_is_convolved(filtering, shape, stride, mode, ke
     layer = convolution(kernel, stride, mode).to(device, dtype)
     x = torch.zeros(shape, dtype=dtype, device=device)
     assert not layer._filtered(layer.padded(x))
+    assert layer(x).shape == plain(layer, x).shape
+
+
+# Unrolling
+
+
+@pytest.fixture
+def unrolled(monkeypatch):
+    """Every convolution whose kernels' gradient may be unrolled is, so many values at a time; those not filtered that
+    have fewer channels."""
+    given = []
+
+    def unroll(block, least_filtered=10):
+        constants = {"LEAST_PAIRS": 1, "LEAST_PRODUCTS": 1, "BLOCK": block, "LEAST_FILTERED": least_filtered}
+        for name, value in constants.items():
+            monkeypatch.setattr(unrolling, name, value)
+        monkeypatch.setattr(unrolling, "SLOW", (torch.backends.cpu.get_cpu_capability(),))
+        monkeypatch.setattr(winograd, "LEAST_PIXELS", 1)
+        whole = unrolling.kernel_gradient
+        monkeypatch.setattr(unrolling, "kernel_gradient", lambda *args: given.append(args) or whole(*args))
+        return given
+
+    return unroll
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("block", [1, 500, 2**20])
+@pytest.mark.parametrize("size", [(8, 12), (9, 7)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2), (2, 1)])
+def test_unrolling_gives_the_gradients_of_a_convolution(unrolled, kernel, stride, size, block, bias, recompute):
+    given = unrolled(block)
+    layer = convolution(kernel, stride, bias=bias, recompute=recompute)
+    x = torch.rand(1, 4, *size, generator=seeded(), dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    out, expected = layer(x), plain(layer, x)
+    assert torch.equal(out, expected)
+    learned = [layer.weight, *([layer.bias] if bias else [])]
+    for ours, torchs in zip(gradients(out, x, *learned), gradients(expected, x, *learned), strict=True):
+        assert torch.allclose(ours, torchs, rtol=1e-10, atol=1e-10)
+    assert len(given) == 1
+
+
+def test_unrolling_leaves_to_filtering_what_that_can_compute(unrolled, monkeypatch):
+    filtered = []
+    whole = winograd.kernel_gradient
+    monkeypatch.setattr(winograd, "kernel_gradient", lambda *args: filtered.append(args) or whole(*args))
+    given = unrolled(500, least_filtered=4)
+    for size, stride, many in [((8, 12), 1, 1), ((9, 12), 1, 1), ((16, 24), 2, 1)]:
+        layer = convolution(3, stride)
+        x = torch.rand(1, 4, *size, generator=seeded(), dtype=torch.float64).to(memory_format=torch.channels_last)
+        (ours,), (torchs,) = (gradients(out, layer.weight) for out in (layer(x), plain(layer, x)))
+        assert torch.allclose(ours, torchs, rtol=1e-9, atol=1e-9)
+        assert len(filtered) == many
+    assert len(given) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"shape": (2, 16, 128, 128)}, False),
+        ({"shape": (1, 16, 64, 64)}, False),
+        ({"stride": 2}, False),
+        ({"channels": (16, 31)}, False),
+        ({"kernel": 1}, False),
+        ({"mode": "zeros"}, False),
+        ({"dtype": torch.bfloat16}, False),
+        ({"device": "meta"}, False),
+        ({"layout": torch.contiguous_format}, False),
+        ({"slow": ("a processor of tomorrow",)}, False),
+    ],
+    ids=lambda value: next(iter(value), "as it is") if isinstance(value, dict) else None,
+)
+def test_what_unrolling_is_for(monkeypatch, change, fits):
+    case = {"shape": (1, 16, 128, 128), "channels": (16, 32), "kernel": 3, "stride": 1, "mode": "reflect"}
+    case |= {"dtype": torch.float32, "device": "cpu", "layout": torch.channels_last}
+    case |= {"slow": (torch.backends.cpu.get_cpu_capability(),)} | change
+    monkeypatch.setattr(unrolling, "SLOW", case["slow"])
+    layer = convolution(case["kernel"], case["stride"], case["mode"], channels=case["channels"])
+    layer = layer.to(case["device"], case["dtype"])
+    x = torch.zeros(case["shape"], dtype=case["dtype"], device=case["device"]).to(memory_format=case["layout"])
+    assert layer._unrolled(layer.padded(x)) == fits
     assert layer(x).shape == plain(layer, x).shape
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dipsearch.network import winograd
+from dipsearch.network import unrolling, winograd
 from dipsearch.network.pending import Pending, layout, pending
 
 SMALL_MAP = 2**16  # values; below, torch's own backward pass of the padding is as quick
@@ -19,8 +19,8 @@ class Convolution(nn.Conv2d):
 
     It takes a map that is still `Pending`. With `recompute`, it keeps only that map's parts for the
     backward pass, where it makes the padded map again: cheap steps done twice in place of two to four
-    kept maps. Where that is quicker, it is computed by Winograd's filtering. A 1x1 kernel with a stride
-    takes the pixels that it sees, and has none then.
+    kept maps. Where that is quicker, it is computed by Winograd's filtering, or the gradient of its kernels
+    by unrolling. A 1x1 kernel with a stride takes the pixels that it sees, and has none then.
     """
 
     recompute = False
@@ -49,19 +49,31 @@ class Convolution(nn.Conv2d):
         return int(self.padding[0]) if self.padding_mode == "reflect" else 0
 
     def _convolve(self, padded: Tensor) -> Tensor:
-        if self._filtered(padded):
-            return winograd.convolve(padded, self.weight, self.bias)
-        return F.conv2d(padded, self.weight, self.bias, self._step, self._zeros)
+        if self._filtered(padded) or self._unrolled(padded):
+            return _Convolved.apply(self, padded, self.weight, self.bias)  # type: ignore[no-any-return, no-untyped-call]
+        return self._values(padded)
 
     def _filtered(self, padded: Tensor) -> bool:
         """Whether Winograd's filtering computes it."""
         return self._step == (1, 1) and self._zeros == (0, 0) and winograd.suits(padded, self.weight)
 
+    def _unrolled(self, padded: Tensor) -> bool:
+        """Whether the gradient of its kernels is computed by unrolling."""
+        return self._zeros == (0, 0) and unrolling.suits(padded, self.weight, self._step)
+
+    def _values(self, padded: Tensor) -> Tensor:
+        """The convolution itself."""
+        if self._filtered(padded):
+            return winograd.convolve(padded, self.weight, self.bias)
+        return F.conv2d(padded, self.weight, self.bias, self._step, self._zeros)
+
     def _gradients(self, grad: Tensor, padded: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
         """Those of the padded map, of which only the shape counts for its own, the kernels and the bias."""
         if self._filtered(padded):
             return winograd.gradients(grad, padded, self.weight.detach(), wanted)
-        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+        unrolled = wanted[1] and self._unrolled(padded)
+        asked = (wanted[0], False, False) if unrolled else wanted  # that of the bias alone would cost as much
+        into, kernels, bias = torch.ops.aten.convolution_backward(
             grad,
             padded,
             self.weight.detach(),
@@ -72,8 +84,12 @@ class Convolution(nn.Conv2d):
             transposed=False,
             output_padding=[0, 0],
             groups=1,
-            output_mask=wanted,
+            output_mask=asked,
         )
+        if unrolled:
+            kernels = unrolling.kernel_gradient(grad, padded, self.weight.detach(), self._step)
+            bias = grad.sum((0, 2, 3)) if wanted[2] else None
+        return into, kernels, bias
 
     @property
     def _step(self) -> tuple[int, int]:
@@ -102,6 +118,22 @@ class Thinned(nn.Module):
         return x[..., :: self.step, :: self.step].contiguous(memory_format=layout(x))
 
 
+class _Convolved(torch.autograd.Function):
+    """A convolution of a padded map with gradients of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, conv: Convolution, padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.conv = conv
+        ctx.save_for_backward(padded, weight)  # the kernels, so that a change in between is noticed
+        return conv._values(padded)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        padded, _ = ctx.saved_tensors
+        return None, *ctx.conv._gradients(grads[0], padded, ctx.needs_input_grad[1:])
+
+
 class _Recomputing(torch.autograd.Function):
     """A convolution that keeps the parts of its pending input, not the input."""
 
@@ -109,7 +141,7 @@ class _Recomputing(torch.autograd.Function):
     def forward(ctx: Any, conv: Convolution, x: Pending, *tensors: Tensor) -> Tensor:
         ctx.conv, ctx.make, ctx.parameters, ctx.count = conv, x.make, x.parameters, len(x.parts)
         ctx.save_for_backward(*x.parts)
-        return conv._convolve(conv.padded(x.make(*tensors[: ctx.count])))
+        return conv._values(conv.padded(x.make(*tensors[: ctx.count])))
 
     @staticmethod
     @once_differentiable

@@ -13,11 +13,10 @@ Source: Lavin and Gray, *Fast Algorithms for Convolutional Neural Networks*, CVP
 from collections.abc import Iterator
 from functools import cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 RESULT, TILE = 4, 6  # pixels a side
 BLOCK = 128  # tiles that a thread takes at once: enough rows for a product of matrices, few enough for its cache
@@ -52,12 +51,11 @@ def _both_ways(name: str, dtype: torch.dtype) -> Tensor:
     return torch.kron(matrix, matrix).to(dtype)
 
 
-def suits(x: Tensor, weight: Tensor) -> bool:
-    """Whether this is possible and quicker than a direct convolution with stride one and no padding.
+def ordinary(x: Tensor) -> bool:
+    """Whether a map is one picture's numbers of full precision in a CPU's memory.
 
-    Not for tensors that only stand for others, while a program is traced, nor where autocast chooses the precision.
+    Not a tensor that only stands for another, while a program is traced, nor where autocast chooses the precision.
     """
-    height, width = (side - 2 for side in x.shape[-2:])
     return (
         type(x) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
@@ -65,45 +63,28 @@ def suits(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)
         and x.shape[0] == 1
+    )
+
+
+def possible(x: Tensor, weight: Tensor) -> bool:
+    """Whether this computes a convolution with stride one and no padding, and is quicker where there are channels
+    enough."""
+    height, width = (side - 2 for side in x.shape[-2:])
+    return (
+        ordinary(x)
         and weight.shape[2:] == (3, 3)
-        and min(weight.shape[:2]) >= LEAST_CHANNELS
         and height * width >= LEAST_PIXELS
         and height % RESULT == width % RESULT == 0
     )
 
 
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether this is possible and quicker than a direct convolution, in both directions."""
+    return min(weight.shape[:2]) >= LEAST_CHANNELS and possible(x, weight)
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(1, C, H + 2, W + 2) with (O, C, 3, 3) to (1, O, H, W), where it `suits`; with gradients."""
-    return _Convolution.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def gradients(
-    grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Those of x, of the kernels and of the bias, where they are wanted; of x itself, only that of the kernels needs
-    the values."""
-    grad = _last(grad)
-    return (
-        _value_gradient(grad, weight) if wanted[0] else None,
-        _weight_gradient(grad, x) if wanted[1] else None,
-        grad.sum((0, 2, 3)) if wanted[2] else None,
-    )
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _convolved(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        return gradients(grads[0], x, weight, ctx.needs_input_grad)
-
-
-def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(1, C, H + 2, W + 2) with (O, C, 3, 3) to (1, O, H, W), where it is `possible`; values alone, no graph."""
     x, many = _last(x), weight.shape[0]
     out = _map(many, x.shape[-2] - 2, x.shape[-1] - 2, x)
     room, kernels, back = _Room(x), _kernels(weight), _both_ways("results", x.dtype)
@@ -118,8 +99,22 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def _weight_gradient(grad: Tensor, x: Tensor) -> Tensor:
-    x = _last(x)
+def gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those of x, of the kernels and of the bias, where they are wanted; of x itself, only that of the kernels needs
+    the values."""
+    grad = _last(grad)
+    return (
+        _value_gradient(grad, weight) if wanted[0] else None,
+        kernel_gradient(grad, x) if wanted[1] else None,
+        grad.sum((0, 2, 3)) if wanted[2] else None,
+    )
+
+
+def kernel_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """That of the kernels, (O, C, 3, 3), given that of the results of x."""
+    grad, x = _last(grad), _last(x)
     channels, many = x.shape[1], grad.shape[1]
     room, total = _Room(x), grad.new_zeros(TILE**2, channels, many)
     for block in _blocks(grad):
