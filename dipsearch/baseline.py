@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image
-from skimage.restoration import denoise_nl_means, denoise_tv_chambolle, inpaint_biharmonic
+from skimage import restoration  # whose parts are imported when they are used
 from torch import Tensor, nn
 
 from dipsearch.error import UsageError
@@ -48,8 +48,8 @@ def non_local_means(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     noisy, s = _channels_last(y), sigma / 255
     settings = {"patch_size": 5, "patch_distance": 6, "h": 0.6 * s, "sigma": s}
     if noisy.shape[2] > 1:
-        return _tensor(denoise_nl_means(noisy, channel_axis=-1, **settings))
-    return _tensor(denoise_nl_means(noisy[:, :, 0], **settings)[:, :, None])
+        return _tensor(restoration.denoise_nl_means(noisy, channel_axis=-1, **settings))
+    return _tensor(restoration.denoise_nl_means(noisy[:, :, 0], **settings)[:, :, None])
 
 
 def total_variation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
@@ -57,7 +57,7 @@ def total_variation(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     _needs_same_size(operator, "total-variation")
     if sigma == 0:
         return y
-    return _tensor(denoise_tv_chambolle(_channels_last(y), weight=sigma / 255, channel_axis=-1))
+    return _tensor(restoration.denoise_tv_chambolle(_channels_last(y), weight=sigma / 255, channel_axis=-1))
 
 
 OPPONENTS = np.array([[1 / 3, 1 / 2, 1 / 4], [1 / 3, 0, -1 / 2], [1 / 3, -1 / 2, 1 / 4]])  # of R, G, B, in columns
@@ -87,7 +87,7 @@ def biharmonic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:
     """Biharmonic inpainting (Damelin and Hoang, 2018); the same holes in every channel."""
     _needs(operator, "known", "biharmonic")
     holes = operator.known.amin(dim=1)[0].cpu().numpy() == 0  # type: ignore[operator]
-    return _tensor(inpaint_biharmonic(_channels_last(y), holes, channel_axis=-1))
+    return _tensor(restoration.inpaint_biharmonic(_channels_last(y), holes, channel_axis=-1))
 
 
 def bicubic(y: Tensor, operator: nn.Module, sigma: float) -> Tensor:

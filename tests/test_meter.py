@@ -12,7 +12,8 @@ from fits import EVERY_FAMILY, seeded
 from dipsearch.network.build import PRECISIONS, build, cost
 from dipsearch.network.convolution import Convolution
 from dipsearch.network.inputs import network_input
-from dipsearch.network.meter import SHAPES, Meter
+from dipsearch.network.meter import Meter
+from dipsearch.network.shapes import SHAPES
 
 DEVICES = ["cpu", "meta"]
 
@@ -92,21 +93,94 @@ def test_groups_take_their_share_of_the_flop(transposed, groups, device):
     assert meter.flop == 2 * once
 
 
-def test_the_short_cuts_give_the_shapes_of_torch():
-    x = torch.rand(1, 3, 6, 8, device="meta")
+def calls():
+    """Arguments of every operation whose shape is known without torch, on maps of one layout."""
     aten = torch.ops.aten
-    arguments = {
-        aten.native_batch_norm.default: (x, None, None, None, None, True, 0.1, 1e-5),
-        aten.leaky_relu_.default: (x, 0.2),
-        aten.leaky_relu_backward.default: (x, x, 0.2, False),
-        aten.upsample_bicubic2d.default: (x, [12, 16], False),
-        aten.upsample_bilinear2d.default: (x, [12, 16], False),
-        aten.upsample_nearest2d.default: (x, [12, 16]),
+    x = torch.rand(2, 3, 6, 8)
+    grad = torch.rand(2, 5, 6, 8)
+    kernel, sides = torch.rand(5, 3, 3, 3), [12, 16]
+    large = torch.rand(2, 3, 12, 16)
+    pool = [[2, 2], [2, 2], [0, 0]]
+    dense = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    alike = dict.fromkeys(("relu", "relu_", "silu", "silu_", "elu", "elu_", "sigmoid", "ones_like"), (x,))
+    alike |= dict.fromkeys(("leaky_relu", "leaky_relu_"), (x, 0.2))
+    alike |= dict.fromkeys(("silu_backward", "sigmoid_backward"), (x, x))
+    alike |= {
+        "threshold_backward": (x, x, 0),
+        "leaky_relu_backward": (x, x, 0.2, False),
+        "elu_backward": (x, 1, 1, 1, False, x),
+        "flip": (x, [-1]),
+        "mean": (x,),
+        "native_batch_norm": (x, None, None, None, None, True, 0.1, 1e-5),
+        "native_batch_norm_backward": (x, x, None, None, None, *[x.new_empty(3)] * 2, True, 1e-5, [True] * 3),
+        "cat": ([x, grad], 1),
+        "convolution": (x, kernel, None, [2, 1], [1, 0], [1, 1], False, [0, 0], 1),
+        "convolution_backward": (grad, x, kernel, [5], *dense, [True] * 3),
+        "reflection_pad2d": (x, [1, 2, 3, 4]),
+        "reflection_pad2d_backward": (torch.rand(2, 3, 8, 10), x, [1] * 4),
+        "avg_pool2d": (x, *pool),
+        "avg_pool2d_backward": (x, large, *pool, False, True, None),
+        "max_pool2d_with_indices": (x, *pool),
+        "max_pool2d_with_indices_backward": (x, large, *pool, [1, 1], False, x.to(torch.int64)),
+        "upsample_bicubic2d": (x, sides, False),
+        "upsample_bilinear2d": (x, sides, False),
+        "upsample_nearest2d": (x, sides),
+        "upsample_nearest2d_backward": (large, sides, [2, 3, 6, 8]),
     }
-    for func in SHAPES.keys() & arguments.keys():
-        ours, torchs = SHAPES[func](*arguments[func]), func(*arguments[func])
-        for a, b in zip(*(made if isinstance(made, tuple) else (made,) for made in (ours, torchs)), strict=True):
-            assert a.shape == b.shape and a.dtype == b.dtype
+    yield from ((getattr(aten, name).default, arguments) for name, arguments in alike.items())
+    yield from ((each.Tensor, (x, x)) for each in (aten.add, aten.mul, aten.add_))
+    yield from ((each, (x, 2)) for each in (aten.mul.Scalar, aten.div.Scalar, aten.pow.Tensor_Scalar))
+
+
+CALLS = {str(func): (func, arguments) for func, arguments in calls()}
+
+
+def test_every_short_cut_is_tried():
+    assert {func for func, _ in CALLS.values()} == SHAPES.keys()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("call", CALLS)
+def test_the_short_cuts_give_the_shapes_of_torch(call, layout):
+    """Those of real maps: of the layout of maps without memory, torch does not always keep account."""
+
+    def placed(value, device):
+        if isinstance(value, list):
+            return [placed(each, device) for each in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        return value.to(device, memory_format=layout if value.ndim == 4 else torch.preserve_format)
+
+    func, arguments = CALLS[call]
+    torchs, ours = func(*placed([*arguments], "cpu")), SHAPES[func](*placed([*arguments], "meta"))
+    for a, b in zip(*(made if isinstance(made, tuple) else (made,) for made in (ours, torchs)), strict=True):
+        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
+
+
+@pytest.mark.parametrize(("stride", "dilation", "groups", "added"), [(1, 1, 1, 0), (2, 1, 1, 1), (2, 2, 3, 0)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_short_cut_of_a_convolution_knows_its_settings(transposed, stride, dilation, groups, added):
+    x, kernel = torch.rand(1, 6, 11, 12, device="meta"), torch.rand(6, 6 // groups, 3, 4, device="meta")
+    settings = (None, [stride] * 2, [1, 2], [dilation] * 2, transposed, [added * transposed] * 2, groups)
+    func = torch.ops.aten.convolution.default
+    assert SHAPES[func](x, kernel, *settings).shape == func(x, kernel, *settings).shape
+
+
+@pytest.mark.parametrize("other", [torch.rand(1, 3, 1, 4), torch.rand(2, 3, 5, 4, dtype=torch.float64)])
+def test_the_short_cut_of_a_sum_knows_unequal_maps(other):
+    for func in (torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor):
+        x = torch.rand(2, 3, 5, 4)
+        ours, torchs = SHAPES[func](x.to("meta"), other.to("meta")), func(x, other)
+        assert (ours.shape, ours.dtype) == (torchs.shape, torchs.dtype)
+
+
+def test_a_prediction_does_not_wait_for_torchs_compiler():
+    code = (
+        "import sys; from dipsearch.genome import load_genome; from dipsearch.network.build import cost;"
+        "[cost(load_genome(name), 64, 64) for name in ('dip-denoise', 'pyramid', 'dip-resnet', 'dip-library-6')];"
+        "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def measured(genome, size, recompute, precision="float32"):

@@ -351,6 +351,17 @@ def test_a_picture_may_come_and_go_by_pipes(here):
     assert broken.returncode == 1 and broken.stderr.startswith(b"failed: -: not a readable picture")
 
 
+@pytest.mark.slow
+def test_what_restoring_does_not_need_is_not_waited_for(here):
+    given = save(here / "a.png", pixels(20, 24, 3))
+    words = ["restore", "denoise", given, "-o", "b.png", "--genome", "./tiny.yaml", "--iterations", "20"]
+    code = (
+        f"import sys; from dipsearch.cli import main; assert main({words!r}) == 0;"
+        "assert not {'torch._dynamo', 'sympy', 'optuna', 'scipy.stats'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_progress_counts_the_time_where_that_is_limited(here, monkeypatch):
     from dipsearch.restoring.file import Restoration, Settings
     from dipsearch.task import load_task
@@ -509,7 +520,7 @@ def test_a_search_sees_the_picture_as_it_is_fitted(here, monkeypatch, capsys):
         seen.append((y, known))
         return None  # no time for a fit
 
-    monkeypatch.setattr("dipsearch.restoring.file.genome_for", look)
+    monkeypatch.setattr("dipsearch.restoring.auto.genome_for", look)
     save(here / "a.tif", pixels(80, 96).astype(np.float32) / 3)
     holes = np.zeros((80, 96), np.uint8)
     holes[16:18, 32:34] = 255
@@ -522,7 +533,7 @@ def test_a_search_sees_the_picture_as_it_is_fitted(here, monkeypatch, capsys):
 
 
 def test_a_genome_found_on_small_pieces_restores_small_tiles(here, monkeypatch, capsys):
-    monkeypatch.setattr("dipsearch.restoring.file.genome_for", lambda *_, **__: here / "tiny.yaml")
+    monkeypatch.setattr("dipsearch.restoring.auto.genome_for", lambda *_, **__: here / "tiny.yaml")
     save(here / "a.png", pixels(100, 300))
     assert main(["restore", "denoise", "a.png", "--genome", "auto", "--iterations", "2", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

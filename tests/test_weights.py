@@ -170,8 +170,8 @@ def test_weight_noise_goes_on_and_repeats_for_a_seed():
 
 def test_a_step_passes_learning_rate_decay_and_noise_on():
     step = step_of(learning_rate=0.003, weight_decay=0.25, weight_noise=2.0, burn_in=0)
-    (group,) = step.weights.optimiser.param_groups
-    assert (group["lr"], group["weight_decay"]) == (0.003, 0.25)
+    settings = step.weights._adam.keywords
+    assert (settings["lr"], settings["weight_decay"]) == (0.003, 0.25)
     assert step.weights._noise_sd == 0.006
 
 

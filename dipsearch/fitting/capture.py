@@ -8,7 +8,7 @@ import torch
 
 from dipsearch.error import UsageError
 
-WARM_UP = 3  # calls that run as they are: libraries choose their kernels, the optimiser makes its state
+WARM_UP = 3  # calls that run as they are: libraries choose their kernels
 
 
 class Captured:

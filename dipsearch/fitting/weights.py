@@ -1,12 +1,16 @@
 """All learned numbers of a network in one vector."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from dipsearch.error import UsageError
 from dipsearch.network.build import PRECISIONS
+
+DEFAULTS: dict[str, Any] = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "maximize": False}  # of torch
 
 
 class Weights:
@@ -73,13 +77,27 @@ class Weights:
             start = end
         self._noise_sd, self._generator = noise * learning_rate, generator
         self._noise = torch.empty_like(self.master[: self.kernels]) if noise else None
-        device = self.master.device.type
-        self.optimiser = torch.optim.Adam(
+        device = self.master.device
+        fused = device.type in ("cpu", "cuda")
+        self._moments = {
+            "step": torch.zeros((), device=device if fused else "cpu"),
+            "exp_avg": torch.zeros_like(self.master),
+            "exp_avg_sq": torch.zeros_like(self.master),
+        }
+        # The function, for the class imports torch's compiler, which takes a second.
+        self._adam = partial(
+            adam,
             [self.master],
+            [self.grad],
+            [self._moments["exp_avg"]],
+            [self._moments["exp_avg_sq"]],
+            [],
+            [self._moments["step"]],
+            fused=fused,
+            capturable=device.type == "cuda",
             lr=learning_rate,
             weight_decay=decay,
-            fused=device in ("cpu", "cuda"),
-            capturable=device == "cuda",
+            **DEFAULTS,
         )
 
     def zero_grad(self) -> None:
@@ -87,12 +105,13 @@ class Weights:
         self.grad.zero_()
         self._low_grad.zero_()
 
+    @torch.no_grad()
     def step(self) -> None:
         """After the backward pass: Adam once, then Langevin noise if there is any."""
         count = self._low.numel()
         if count:
             self.grad[:count].copy_(self._low_grad)
-        self.optimiser.step()
+        self._adam()
         if self._noise is not None:
             self.master[: self.kernels].add_(self._noise.normal_(generator=self._generator), alpha=self._noise_sd)
         if count:
@@ -100,21 +119,12 @@ class Weights:
 
     def state(self) -> dict[str, Tensor]:
         """Weights and moments themselves, not copies."""
-        return {"master": self.master, **self.optimiser.state[self.master]}
+        return {"master": self.master, **self._moments}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go back to the copies of a `state`."""
-        moments: dict[str, Any] = self.optimiser.state[self.master]
-        for name, moment in moments.items():
-            if name not in state:  # a state from before the first step
-                moment.zero_()
-        for name, value in state.items():
-            if name == "master":
-                self.master.copy_(value)
-            elif name in moments:
-                moments[name].copy_(value)
-            else:  # before the first step
-                moments[name] = value.to(self.master.device, copy=True)
+        for name, value in self.state().items():
+            value.copy_(state[name])
         if self._low.numel():
             self._low.copy_(self.master[: self._low.numel()])
 

@@ -10,32 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import conv_flop_count, flop_registry
 
+from dipsearch.network.shapes import SHAPES
+
 aten = torch.ops.aten
-
-
-def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _normalised(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
-    channels = torch.empty(x.shape[1], device="meta")
-    return torch.empty_like(x), channels, torch.empty_like(channels)
-
-
-def _resized(x: Tensor, size: list[int], *_: Any, **__: Any) -> Tensor:
-    return torch.empty(*x.shape[:2], *size, dtype=x.dtype, device="meta")
-
-
-# What torch would find out by running Python stand-ins, many times slower than all the rest.
-SHAPES: dict[Any, Callable[..., Any]] = {
-    aten.native_batch_norm.default: _normalised,
-    aten.native_batch_norm_backward.default: _normalised,
-    aten.leaky_relu_.default: lambda x, *_: x,
-    aten.leaky_relu_backward.default: _like,
-    aten.upsample_bicubic2d.default: _resized,
-    aten.upsample_bilinear2d.default: _resized,
-    aten.upsample_nearest2d.default: _resized,
-}
 
 
 def _convolved_backward(grad: Tensor, x: Tensor, weight: Tensor, *settings: Any, out_val: Any = None) -> int:
@@ -62,8 +39,16 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._now = 0
         self._sizes: dict[int, int] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: nothing here is compiled, and to say so torch (2.13) would import its compiler, for a second and more."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        shape = SHAPES.get(func) if args and isinstance(args[0], Tensor) and args[0].is_meta else None
+        first = args[0] if args else None
+        if isinstance(first, list | tuple) and first:
+            first = first[0]
+        shape = SHAPES.get(func) if isinstance(first, Tensor) and first.is_meta else None
         made = func(*args, **(kwargs or {})) if shape is None else shape(*args, **(kwargs or {}))
         if (count := FLOPS.get(func._overloadpacket)) is not None:
             self.flop += count(*args, **(kwargs or {}), out_val=made)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,15 +20,16 @@ from dipsearch.image import to_grey, write_png
 from dipsearch.metric import psnr, ssim
 from dipsearch.operator import Mask, MaskOptions
 from dipsearch.photo import FLOATS, SMALLEST, Photo, check_photo, load_photo, save_photo
-from dipsearch.restoring.auto import TILE, genome_for
 from dipsearch.restoring.batch import Job
 from dipsearch.restoring.choice import Choice, choices, choose, effort_of
 from dipsearch.restoring.masks import ALPHA, known_pixels, shrunk_mask
 from dipsearch.restoring.noise import estimate_sigma
 from dipsearch.restoring.work import Work
 from dipsearch.run import environment
-from dipsearch.search.study import Event
 from dipsearch.task import Task
+
+if TYPE_CHECKING:
+    from dipsearch.search.study import Event
 
 AUTO = "auto"
 BYTES = 33  # for each value of a result, beside the fits: answers, the joined picture, and its samples; measured
@@ -124,7 +125,7 @@ class Restoration:
 
     job: Job
     settings: Settings
-    watch: Callable[[Event], None] = lambda event: None
+    watch: "Callable[[Event], None]" = lambda event: None
     compare: bool = False
 
     def __post_init__(self) -> None:
@@ -171,6 +172,11 @@ class Restoration:
         settings, usual = self.settings, self.settings.choice(self.size, sigma)
         if settings.genome != AUTO:
             return usual
+        from dipsearch.restoring.auto import (
+            TILE,
+            genome_for,
+        )  # and with it the whole search: a second for everyone else
+
         limit = usual.recipe.time_limit
         file = genome_for(
             settings.task,

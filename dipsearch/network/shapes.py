@@ -1,0 +1,133 @@
+"""What operations make of maps without memory ("meta"): shape, precision and layout, as of real ones on a CPU.
+
+torch would find out by running Python stand-ins. They take many times as long as all the rest of a prediction, the
+first of them imports torch's compiler, for more than a second, and of the layout they do not always keep account.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+aten = torch.ops.aten
+
+
+def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return _laid_out(x.shape, x)
+
+
+def _combined(x: Tensor, other: Any, *_: Any, **__: Any) -> Tensor:
+    same = isinstance(other, Tensor) and (x.shape, x.dtype) == (other.shape, other.dtype)
+    return _like(x) if same else aten.add.Tensor(x, other)
+
+
+def _like_second(_: Tensor, x: Tensor, *__: Any, **___: Any) -> Tensor:
+    return _like(x)
+
+
+def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:
+    return x
+
+
+def _laid_out(shape: Sequence[int], *like: Tensor) -> Tensor:
+    """Channels-last where one of these is, as torch does it."""
+    last = any(x.is_contiguous(memory_format=torch.channels_last) for x in like)
+    layout = torch.channels_last if last and len(shape) == 4 else torch.contiguous_format
+    return torch.empty(shape, dtype=like[0].dtype, device="meta", memory_format=layout)
+
+
+def _mean(x: Tensor) -> Tensor:
+    return x.new_empty(())
+
+
+def _normalised(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
+    channels = torch.empty(x.shape[1], device="meta")
+    return _like(x), channels, _like(channels)
+
+
+def _resized(x: Tensor, size: list[int], *_: Any, **__: Any) -> Tensor:
+    return _laid_out((*x.shape[:2], *size), x)
+
+
+def _resized_back(grad: Tensor, _: list[int], size: list[int], *__: Any, **___: Any) -> Tensor:
+    return _laid_out(size, grad)
+
+
+def _pooled(x: Tensor, kernel: list[int], stride: Sequence[int] = (), *_: Any) -> Tensor:
+    """Without padding: none of these networks has it."""
+    lines = zip(x.shape[2:], kernel, stride or kernel, strict=True)
+    sides = [(side - reach) // step + 1 for side, reach, step in lines]
+    return _laid_out((*x.shape[:2], *sides), x)
+
+
+def _most(x: Tensor, kernel: list[int], stride: Sequence[int] = (), *_: Any) -> tuple[Tensor, Tensor]:
+    values = _pooled(x, kernel, stride)
+    return values, torch.empty_strided(values.shape, values.stride(), dtype=torch.int64, device="meta")
+
+
+def _padded(x: Tensor, padding: list[int]) -> Tensor:
+    left, right, top, bottom = padding
+    return _laid_out((*x.shape[:-2], x.shape[-2] + top + bottom, x.shape[-1] + left + right), x)
+
+
+def _joined(maps: list[Tensor], dim: int = 0) -> Tensor:
+    shape = [*maps[0].shape]
+    shape[dim] = sum(x.shape[dim] for x in maps)
+    return _laid_out(shape, *maps)
+
+
+def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+    stride, padding, dilation, transposed, added, groups = settings
+    reach = [each * (side - 1) for each, side in zip(dilation, weight.shape[2:], strict=True)]
+    lines = zip(x.shape[2:], reach, stride, padding, added, strict=True)
+    if transposed:
+        sides = [(side - 1) * step - 2 * pad + far + more + 1 for side, far, step, pad, more in lines]
+    else:
+        sides = [(side + 2 * pad - far - 1) // step + 1 for side, far, step, pad, _ in lines]
+    channels = weight.shape[1] * groups if transposed else weight.shape[0]
+    return _laid_out((x.shape[0], channels, *sides), x, weight)
+
+
+def _convolution_gradients(grad: Tensor, x: Tensor, weight: Tensor, biases: Any, *settings: Any) -> tuple[Any, ...]:
+    into, kernels, bias = settings[-1]
+    return (
+        _laid_out(x.shape, grad, x, weight) if into else None,
+        _laid_out(weight.shape, grad, x, weight) if kernels else None,
+        grad.new_empty(biases) if bias else None,
+    )
+
+
+SHAPES: dict[Any, Callable[..., Any]] = {
+    aten.add.Tensor: _combined,
+    aten.mul.Tensor: _combined,
+    aten.native_batch_norm.default: _normalised,
+    aten.native_batch_norm_backward.default: _normalised,
+    aten.convolution.default: _convolved,
+    aten.convolution_backward.default: _convolution_gradients,
+    aten.cat.default: _joined,
+    aten.mean.default: _mean,
+    aten.reflection_pad2d.default: _padded,
+    aten.reflection_pad2d_backward.default: _like_second,
+    aten.avg_pool2d.default: _pooled,
+    aten.avg_pool2d_backward.default: _like_second,
+    aten.max_pool2d_with_indices.default: _most,
+    aten.max_pool2d_with_indices_backward.default: _like_second,
+    aten.upsample_bicubic2d.default: _resized,
+    aten.upsample_bilinear2d.default: _resized,
+    aten.upsample_nearest2d.default: _resized,
+    aten.upsample_nearest2d_backward.default: _resized_back,
+    **dict.fromkeys(
+        (
+            *(aten.mul.Scalar, aten.div.Scalar, aten.pow.Tensor_Scalar, aten.flip.default, aten.ones_like.default),
+            *(aten.relu.default, aten.leaky_relu.default, aten.silu.default, aten.elu.default, aten.sigmoid.default),
+            *(aten.threshold_backward.default, aten.leaky_relu_backward.default, aten.silu_backward.default),
+            *(aten.elu_backward.default, aten.sigmoid_backward.default),
+        ),
+        _like,
+    ),
+    **dict.fromkeys(
+        (aten.add_.Tensor, aten.relu_.default, aten.leaky_relu_.default, aten.silu_.default, aten.elu_.default),
+        _itself,
+    ),
+}
