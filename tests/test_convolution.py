@@ -209,6 +209,19 @@ def test_unrolling_gives_the_gradients_of_a_convolution(unrolled, kernel, stride
     assert len(given) == 1
 
 
+@pytest.mark.parametrize("own", ["filtered", "unrolled"])
+def test_gradients_are_those_of_the_kernels_that_were_convolved_with(filtering, unrolled, own):
+    filtering(128) if own == "filtered" else unrolled(500)
+    layer = convolution()
+    x = torch.rand(1, 4, 8, 12, generator=seeded(), dtype=torch.float64).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    other = {"weight": torch.rand(layer.weight.shape, generator=seeded(2), dtype=torch.float64), "bias": layer.bias}
+    ours, theirs = torch.func.functional_call(layer, other, (x,)), convolution()
+    theirs.weight.data = other["weight"]
+    (found,), (expected,) = gradients(ours, x), gradients(plain(theirs, x), x)
+    assert torch.allclose(found, expected, atol=1e-9)
+
+
 def test_unrolling_leaves_to_filtering_what_that_can_compute(unrolled, monkeypatch):
     filtered = []
     whole = winograd.kernel_gradient

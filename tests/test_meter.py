@@ -93,6 +93,9 @@ def test_groups_take_their_share_of_the_flop(transposed, groups, device):
     assert meter.flop == 2 * once
 
 
+DENSE = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # settings of a convolution
+
+
 def calls():
     """Arguments of every operation whose shape is known without torch, on maps of one layout."""
     aten = torch.ops.aten
@@ -101,7 +104,7 @@ def calls():
     kernel, sides = torch.rand(5, 3, 3, 3), [12, 16]
     large = torch.rand(2, 3, 12, 16)
     pool = [[2, 2], [2, 2], [0, 0]]
-    dense = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
+    shuffled = torch.rand(2, 8, 6, 8)
     alike = dict.fromkeys(("relu", "relu_", "silu", "silu_", "elu", "elu_", "sigmoid", "ones_like"), (x,))
     alike |= dict.fromkeys(("leaky_relu", "leaky_relu_"), (x, 0.2))
     alike |= dict.fromkeys(("silu_backward", "sigmoid_backward"), (x, x))
@@ -115,12 +118,15 @@ def calls():
         "native_batch_norm_backward": (x, x, None, None, None, *[x.new_empty(3)] * 2, True, 1e-5, [True] * 3),
         "cat": ([x, grad], 1),
         "convolution": (x, kernel, None, [2, 1], [1, 0], [1, 1], False, [0, 0], 1),
-        "convolution_backward": (grad, x, kernel, [5], *dense, [True] * 3),
+        "convolution_backward": (grad, x, kernel, [5], *DENSE, [True] * 3),
         "reflection_pad2d": (x, [1, 2, 3, 4]),
         "reflection_pad2d_backward": (torch.rand(2, 3, 8, 10), x, [1] * 4),
-        "avg_pool2d": (x, *pool),
+        "pixel_shuffle": (shuffled, 2),
+        "pixel_unshuffle": (x, 2),
+        "bmm": (torch.rand(3, 6, 8), torch.rand(3, 8, 5)),
+        "avg_pool2d": (x, [2, 1]),
         "avg_pool2d_backward": (x, large, *pool, False, True, None),
-        "max_pool2d_with_indices": (x, *pool),
+        "max_pool2d_with_indices": (x, [2, 2], [3, 1]),
         "max_pool2d_with_indices_backward": (x, large, *pool, [1, 1], False, x.to(torch.int64)),
         "upsample_bicubic2d": (x, sides, False),
         "upsample_bilinear2d": (x, sides, False),
@@ -157,6 +163,47 @@ def test_the_short_cuts_give_the_shapes_of_torch(call, layout):
         assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
 
 
+def views():
+    """Calls on maps that are parts of others, or of several layouts."""
+    aten = torch.ops.aten
+    last = torch.rand(2, 8, 6, 6).to(memory_format=torch.channels_last)
+    plain, inner = torch.rand(2, 8, 6, 6), last[..., 1:-1, 1:-1]
+    first, second = last.chunk(2, dim=1)
+    yield from ((aten.cat.default, ([a, b], 1)) for a in (last, plain, last[:, :3]) for b in (last, plain, last[:, 5:]))
+    yield aten.add.Tensor, (first, second)
+    yield from ((func, (inner,)) for func in (aten.sigmoid.default, aten.relu.default, aten.silu.default))
+    yield aten.flip.default, (last[..., :2], [-1])
+    yield aten.reflection_pad2d.default, (last[..., ::2, ::2], [1] * 4)
+    yield aten.reflection_pad2d_backward.default, (last, inner, [1] * 4)
+    yield from ((aten.cat.default, ([x, x.double()], 1)) for x in (plain, last))
+    for kernel in (torch.rand(5, 8, 1, 1), torch.rand(8, 1, 3, 3)):
+        for x in (plain, last, inner):
+            yield aten.convolution.default, (x, kernel, None, *DENSE[:-1], 8 // kernel.shape[1])
+    yield aten.avg_pool2d.default, (plain, [3, 3], [2, 2], [1, 1], True)
+    yield aten.max_pool2d_with_indices.default, (plain, [3, 3], [2, 2], [1, 1], [1, 1], True)
+
+
+@pytest.mark.parametrize(("func", "arguments"), [*views()])
+def test_the_short_cuts_know_parts_of_maps(func, arguments):
+    def away(value):
+        if isinstance(value, list):
+            return [away(each) for each in value]
+        if not isinstance(value, torch.Tensor):
+            return value
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+
+    ours, torchs = SHAPES[func](*map(away, arguments)), func(*arguments)
+    for a, b in zip(*(made if isinstance(made, tuple) else (made,) for made in (ours, torchs)), strict=True):
+        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
+
+
+def test_what_is_no_short_cuts_business_is_torchs():
+    x = torch.rand(2, 3, device="meta")
+    with Meter():
+        assert x.mean(dtype=torch.float64).dtype == torch.ones_like(x, dtype=torch.float64).dtype == torch.float64
+        assert (x.to(torch.int64) / 2).dtype == torch.float32
+
+
 @pytest.mark.parametrize(("stride", "dilation", "groups", "added"), [(1, 1, 1, 0), (2, 1, 1, 1), (2, 2, 3, 0)])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_the_short_cut_of_a_convolution_knows_its_settings(transposed, stride, dilation, groups, added):
@@ -176,8 +223,10 @@ def test_the_short_cut_of_a_sum_knows_unequal_maps(other):
 
 def test_a_prediction_does_not_wait_for_torchs_compiler():
     code = (
-        "import sys; from dipsearch.genome import load_genome; from dipsearch.network.build import cost;"
+        "import sys; from dipsearch.genome import load_genome, parse_genome; from dipsearch.network.build import cost;"
         "[cost(load_genome(name), 64, 64) for name in ('dip-denoise', 'pyramid', 'dip-resnet', 'dip-library-6')];"
+        "data = load_genome('dip-denoise').data();"
+        "[cost(parse_genome(data | {'upsample': name}), 64, 64) for name in ('lpf3', 'pixel-shuffle', 'transposed')];"
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

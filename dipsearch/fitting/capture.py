@@ -1,6 +1,5 @@
 """A step as a CUDA graph: one launch for some thousand kernels."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,9 +38,7 @@ class Captured:
         self._stream.wait_stream(self._cuda.current_stream())
         with self._cuda.stream(self._stream), cudnn.flags(enabled=True, benchmark=True, **kept):
             if self._calls < WARM_UP:
-                with warnings.catch_warnings():  # Adam expects to be captured from its first step
-                    warnings.simplefilter("ignore")
-                    once()
+                once()
             else:
                 if self._graph is None:
                     self._graph = self._capture(once)

@@ -10,7 +10,7 @@ from torch.optim.adam import adam
 from dipsearch.error import UsageError
 from dipsearch.network.build import PRECISIONS
 
-DEFAULTS: dict[str, Any] = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "maximize": False}  # of torch
+ADAM: dict[str, Any] = {"amsgrad": False, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "maximize": False}  # as torch's
 
 
 class Weights:
@@ -63,7 +63,6 @@ class Weights:
         self.kernels = counts[0]
         self.master = torch.cat([_flat(parameter.detach()) for parameter in parameters]).float()
         self.grad = torch.zeros_like(self.master)
-        self.master.grad = self.grad
         rounded = counts[0] + counts[1] if precision != "float32" else 0
         self._low = self.master[:rounded].to(PRECISIONS[precision])
         self._low_grad = torch.zeros_like(self._low)
@@ -80,7 +79,7 @@ class Weights:
         device = self.master.device
         fused = device.type in ("cpu", "cuda")
         self._moments = {
-            "step": torch.zeros((), device=device if fused else "cpu"),
+            "step": torch.zeros((), dtype=torch.float32, device=device if fused else "cpu"),
             "exp_avg": torch.zeros_like(self.master),
             "exp_avg_sq": torch.zeros_like(self.master),
         }
@@ -97,7 +96,7 @@ class Weights:
             capturable=device.type == "cuda",
             lr=learning_rate,
             weight_decay=decay,
-            **DEFAULTS,
+            **ADAM,
         )
 
     def zero_grad(self) -> None:

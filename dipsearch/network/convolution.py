@@ -67,16 +67,18 @@ class Convolution(nn.Conv2d):
             return winograd.convolve(padded, self.weight, self.bias)
         return F.conv2d(padded, self.weight, self.bias, self._step, self._zeros)
 
-    def _gradients(self, grad: Tensor, padded: Tensor, wanted: tuple[bool, bool, bool]) -> tuple[Tensor | None, ...]:
+    def _gradients(
+        self, grad: Tensor, padded: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
+    ) -> tuple[Tensor | None, ...]:
         """Those of the padded map, of which only the shape counts for its own, the kernels and the bias."""
         if self._filtered(padded):
-            return winograd.gradients(grad, padded, self.weight.detach(), wanted)
+            return winograd.gradients(grad, padded, weight, wanted)
         unrolled = wanted[1] and self._unrolled(padded)
         asked = (wanted[0], False, False) if unrolled else wanted  # that of the bias alone would cost as much
         into, kernels, bias = torch.ops.aten.convolution_backward(
             grad,
             padded,
-            self.weight.detach(),
+            weight,
             bias_sizes=None if self.bias is None else [self.out_channels],
             stride=self._step,
             padding=self._zeros,
@@ -87,7 +89,7 @@ class Convolution(nn.Conv2d):
             output_mask=asked,
         )
         if unrolled:
-            kernels = unrolling.kernel_gradient(grad, padded, self.weight.detach(), self._step)
+            kernels = unrolling.kernel_gradient(grad, padded, weight, self._step)
             bias = grad.sum((0, 2, 3)) if wanted[2] else None
         return into, kernels, bias
 
@@ -124,14 +126,14 @@ class _Convolved(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, conv: Convolution, padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.conv = conv
-        ctx.save_for_backward(padded, weight)  # the kernels, so that a change in between is noticed
+        ctx.save_for_backward(padded, weight)
         return conv._values(padded)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        padded, _ = ctx.saved_tensors
-        return None, *ctx.conv._gradients(grads[0], padded, ctx.needs_input_grad[1:])
+        padded, weight = ctx.saved_tensors
+        return None, *ctx.conv._gradients(grads[0], padded, weight.detach(), ctx.needs_input_grad[1:])
 
 
 class _Recomputing(torch.autograd.Function):
@@ -155,20 +157,21 @@ class _Recomputing(torch.autograd.Function):
         with torch.enable_grad():
             x = ctx.make(*parts)
         padded, inside, learned = conv.padded(x.detach()), x.requires_grad, (True, conv.bias is not None)
+        kernels = conv.weight.detach()
         if not inside:
-            _, weight, bias = conv._gradients(grad, padded, (False, *learned))
+            _, weight, bias = conv._gradients(grad, padded, kernels, (False, *learned))
             return (None, None, *(None for _ in needed[: -1 - (conv.bias is not None)]), weight, *_given(bias))
         if conv.reflected:  # one gradient after the other: the padded map is the largest here
             shape = padded.shape
-            _, weight, bias = conv._gradients(grad, padded, (False, *learned))
+            _, weight, bias = conv._gradients(grad, padded, kernels, (False, *learned))
             del padded
 
             def into() -> Tensor:
-                larger, _, _ = conv._gradients(grad, grad.new_empty(1).expand(shape), (True, False, False))
+                larger, _, _ = conv._gradients(grad, grad.new_empty(1).expand(shape), kernels, (True, False, False))
                 return fold(larger, conv.reflected)
 
         else:
-            whole, weight, bias = conv._gradients(grad, padded, (True, *learned))
+            whole, weight, bias = conv._gradients(grad, padded, kernels, (True, *learned))
             del padded
             into = [whole].pop
             del whole

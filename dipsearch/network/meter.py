@@ -22,6 +22,8 @@ def _convolved_backward(grad: Tensor, x: Tensor, weight: Tensor, *settings: Any,
     return sum(wanted[:2]) * once  # type: ignore[no-any-return]
 
 
+USUAL = (None, False, torch.preserve_format)  # what says nothing, where it is given by name
+
 FLOPS: dict[Any, Callable[..., Any]] = flop_registry | {aten.convolution_backward: _convolved_backward}
 
 
@@ -48,8 +50,10 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         first = args[0] if args else None
         if isinstance(first, list | tuple) and first:
             first = first[0]
-        shape = SHAPES.get(func) if isinstance(first, Tensor) and first.is_meta else None
-        made = func(*args, **(kwargs or {})) if shape is None else shape(*args, **(kwargs or {}))
+        known = isinstance(first, Tensor) and first.is_meta and first.is_floating_point()
+        usual = all(any(value is each for each in USUAL) for value in (kwargs or {}).values())
+        make = SHAPES.get(func, func) if known and usual else func
+        made = make(*args, **(kwargs or {}))
         if (count := FLOPS.get(func._overloadpacket)) is not None:
             self.flop += count(*args, **(kwargs or {}), out_val=made)
         for leaf in tree_leaves(made):

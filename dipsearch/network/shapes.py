@@ -2,6 +2,7 @@
 
 torch would find out by running Python stand-ins. They take many times as long as all the rest of a prediction, the
 first of them imports torch's compiler, for more than a second, and of the layout they do not always keep account.
+For maps of floating-point numbers, and what has no further settings by name; all else is left to torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ aten = torch.ops.aten
 
 
 def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return _laid_out(x.shape, x)
+    return _laid_out(x.shape, x, _last(x))
 
 
 def _combined(x: Tensor, other: Any, *_: Any, **__: Any) -> Tensor:
@@ -30,11 +31,14 @@ def _itself(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return x
 
 
-def _laid_out(shape: Sequence[int], *like: Tensor) -> Tensor:
-    """Channels-last where one of these is, as torch does it."""
-    last = any(x.is_contiguous(memory_format=torch.channels_last) for x in like)
-    layout = torch.channels_last if last and len(shape) == 4 else torch.contiguous_format
-    return torch.empty(shape, dtype=like[0].dtype, device="meta", memory_format=layout)
+def _last(x: Tensor) -> bool:
+    """Whether the channels of a pixel lie side by side, in a part of a map as well."""
+    return x.ndim == 4 and x.stride(1) < x.stride(3)
+
+
+def _laid_out(shape: Sequence[int], like: Tensor, last: bool) -> Tensor:
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device="meta", memory_format=layout)
 
 
 def _mean(x: Tensor) -> Tensor:
@@ -47,34 +51,53 @@ def _normalised(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _resized(x: Tensor, size: list[int], *_: Any, **__: Any) -> Tensor:
-    return _laid_out((*x.shape[:2], *size), x)
+    return _laid_out((*x.shape[:2], *size), x, _last(x))
 
 
 def _resized_back(grad: Tensor, _: list[int], size: list[int], *__: Any, **___: Any) -> Tensor:
-    return _laid_out(size, grad)
+    return _laid_out(size, grad, _last(grad))
 
 
-def _pooled(x: Tensor, kernel: list[int], stride: Sequence[int] = (), *_: Any) -> Tensor:
-    """Without padding: none of these networks has it."""
+def _pooled(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *settings: Any) -> Tensor:
+    if settings:  # padding and the like
+        return aten.avg_pool2d(x, kernel, stride, *settings)  # type: ignore[no-any-return]
     lines = zip(x.shape[2:], kernel, stride or kernel, strict=True)
     sides = [(side - reach) // step + 1 for side, reach, step in lines]
-    return _laid_out((*x.shape[:2], *sides), x)
+    return _laid_out((*x.shape[:2], *sides), x, _last(x))
 
 
-def _most(x: Tensor, kernel: list[int], stride: Sequence[int] = (), *_: Any) -> tuple[Tensor, Tensor]:
+def _most(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *settings: Any) -> tuple[Tensor, Tensor]:
+    if settings:
+        return aten.max_pool2d_with_indices(x, kernel, stride, *settings)  # type: ignore[no-any-return]
     values = _pooled(x, kernel, stride)
     return values, torch.empty_strided(values.shape, values.stride(), dtype=torch.int64, device="meta")
 
 
 def _padded(x: Tensor, padding: list[int]) -> Tensor:
     left, right, top, bottom = padding
-    return _laid_out((*x.shape[:-2], x.shape[-2] + top + bottom, x.shape[-1] + left + right), x)
+    return _laid_out((*x.shape[:-2], x.shape[-2] + top + bottom, x.shape[-1] + left + right), x, _last(x))
 
 
-def _joined(maps: list[Tensor], dim: int = 0) -> Tensor:
+def _joined(maps: Sequence[Tensor], dim: int = 0) -> Tensor:
+    if len({x.dtype for x in maps}) > 1:
+        return aten.cat(maps, dim)  # type: ignore[no-any-return]
     shape = [*maps[0].shape]
     shape[dim] = sum(x.shape[dim] for x in maps)
-    return _laid_out(shape, *maps)
+    return _laid_out(shape, maps[0], all(_last(x) for x in maps))
+
+
+def _shuffled(x: Tensor, factor: int) -> Tensor:
+    channels, height, width = x.shape[-3:]
+    return _laid_out((*x.shape[:-3], channels // factor**2, height * factor, width * factor), x, _last(x))
+
+
+def _unshuffled(x: Tensor, factor: int) -> Tensor:
+    channels, height, width = x.shape[-3:]
+    return _laid_out((*x.shape[:-3], channels * factor**2, height // factor, width // factor), x, _last(x))
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    return a.new_empty(a.shape[0], a.shape[1], b.shape[2])
 
 
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
@@ -86,14 +109,15 @@ def _convolved(x: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any) -
     else:
         sides = [(side + 2 * pad - far - 1) // step + 1 for side, far, step, pad, _ in lines]
     channels = weight.shape[1] * groups if transposed else weight.shape[0]
-    return _laid_out((x.shape[0], channels, *sides), x, weight)
+    return _laid_out((x.shape[0], channels, *sides), x, _last(x) or _last(weight))
 
 
 def _convolution_gradients(grad: Tensor, x: Tensor, weight: Tensor, biases: Any, *settings: Any) -> tuple[Any, ...]:
     into, kernels, bias = settings[-1]
+    last = _last(x) or _last(weight)
     return (
-        _laid_out(x.shape, grad, x, weight) if into else None,
-        _laid_out(weight.shape, grad, x, weight) if kernels else None,
+        _laid_out(x.shape, x, last) if into else None,
+        _laid_out(weight.shape, weight, last) if kernels else None,
         grad.new_empty(biases) if bias else None,
     )
 
@@ -107,6 +131,9 @@ SHAPES: dict[Any, Callable[..., Any]] = {
     aten.convolution_backward.default: _convolution_gradients,
     aten.cat.default: _joined,
     aten.mean.default: _mean,
+    aten.bmm.default: _products,
+    aten.pixel_shuffle.default: _shuffled,
+    aten.pixel_unshuffle.default: _unshuffled,
     aten.reflection_pad2d.default: _padded,
     aten.reflection_pad2d_backward.default: _like_second,
     aten.avg_pool2d.default: _pooled,

@@ -172,10 +172,7 @@ class Restoration:
         settings, usual = self.settings, self.settings.choice(self.size, sigma)
         if settings.genome != AUTO:
             return usual
-        from dipsearch.restoring.auto import (
-            TILE,
-            genome_for,
-        )  # and with it the whole search: a second for everyone else
+        from dipsearch.restoring.auto import TILE, genome_for  # takes a second: it imports the search
 
         limit = usual.recipe.time_limit
         file = genome_for(
