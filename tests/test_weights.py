@@ -170,7 +170,7 @@ def test_weight_noise_goes_on_and_repeats_for_a_seed():
 
 def test_a_step_passes_learning_rate_decay_and_noise_on():
     step = step_of(learning_rate=0.003, weight_decay=0.25, weight_noise=2.0, burn_in=0)
-    settings = step.weights._adam.keywords
+    settings = step.weights._settings
     assert (settings["lr"], settings["weight_decay"]) == (0.003, 0.25)
     assert step.weights._noise_sd == 0.006
 

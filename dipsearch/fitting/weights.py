@@ -1,6 +1,5 @@
 """All learned numbers of a network in one vector."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -76,28 +75,13 @@ class Weights:
             start = end
         self._noise_sd, self._generator = noise * learning_rate, generator
         self._noise = torch.empty_like(self.master[: self.kernels]) if noise else None
-        device = self.master.device
-        fused = device.type in ("cpu", "cuda")
+        fused = self.master.device.type in ("cpu", "cuda")
         self._moments = {
-            "step": torch.zeros((), dtype=torch.float32, device=device if fused else "cpu"),
+            "step": torch.zeros((), dtype=torch.float32, device=self.master.device if fused else "cpu"),
             "exp_avg": torch.zeros_like(self.master),
             "exp_avg_sq": torch.zeros_like(self.master),
         }
-        # The function, for the class imports torch's compiler, which takes a second.
-        self._adam = partial(
-            adam,
-            [self.master],
-            [self.grad],
-            [self._moments["exp_avg"]],
-            [self._moments["exp_avg_sq"]],
-            [],
-            [self._moments["step"]],
-            fused=fused,
-            capturable=device.type == "cuda",
-            lr=learning_rate,
-            weight_decay=decay,
-            **ADAM,
-        )
+        self._settings = ADAM | {"lr": learning_rate, "weight_decay": decay, "fused": fused}
 
     def zero_grad(self) -> None:
         """Before the backward pass, which adds."""
@@ -115,6 +99,12 @@ class Weights:
             self.master[: self.kernels].add_(self._noise.normal_(generator=self._generator), alpha=self._noise_sd)
         if count:
             self._low.copy_(self.master[:count])
+
+    def _adam(self) -> None:
+        """torch's function, for its class imports torch's compiler, which takes a second."""
+        step, average, squares = ([moment] for moment in self._moments.values())
+        capturable = self.master.is_cuda
+        adam([self.master], [self.grad], average, squares, [], step, capturable=capturable, **self._settings)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and moments themselves, not copies."""

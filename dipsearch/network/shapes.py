@@ -15,7 +15,7 @@ aten = torch.ops.aten
 
 
 def _like(x: Tensor, *_: Any, **__: Any) -> Tensor:
-    return _laid_out(x.shape, x, _last(x))
+    return _laid_out(x.shape, x)
 
 
 def _combined(x: Tensor, other: Any, *_: Any, **__: Any) -> Tensor:
@@ -36,8 +36,9 @@ def _last(x: Tensor) -> bool:
     return x.ndim == 4 and x.stride(1) < x.stride(3)
 
 
-def _laid_out(shape: Sequence[int], like: Tensor, last: bool) -> Tensor:
-    layout = torch.channels_last if last else torch.contiguous_format
+def _laid_out(shape: Sequence[int], like: Tensor, last: bool | None = None) -> Tensor:
+    """With the layout of `like`, where nothing else is said."""
+    layout = torch.channels_last if (_last(like) if last is None else last) else torch.contiguous_format
     return torch.empty(shape, dtype=like.dtype, device="meta", memory_format=layout)
 
 
@@ -51,11 +52,11 @@ def _normalised(x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _resized(x: Tensor, size: list[int], *_: Any, **__: Any) -> Tensor:
-    return _laid_out((*x.shape[:2], *size), x, _last(x))
+    return _laid_out((*x.shape[:2], *size), x)
 
 
 def _resized_back(grad: Tensor, _: list[int], size: list[int], *__: Any, **___: Any) -> Tensor:
-    return _laid_out(size, grad, _last(grad))
+    return _laid_out(size, grad)
 
 
 def _pooled(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *settings: Any) -> Tensor:
@@ -63,7 +64,7 @@ def _pooled(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *setti
         return aten.avg_pool2d(x, kernel, stride, *settings)  # type: ignore[no-any-return]
     lines = zip(x.shape[2:], kernel, stride or kernel, strict=True)
     sides = [(side - reach) // step + 1 for side, reach, step in lines]
-    return _laid_out((*x.shape[:2], *sides), x, _last(x))
+    return _laid_out((*x.shape[:2], *sides), x)
 
 
 def _most(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *settings: Any) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,7 @@ def _most(x: Tensor, kernel: Sequence[int], stride: Sequence[int] = (), *setting
 
 def _padded(x: Tensor, padding: list[int]) -> Tensor:
     left, right, top, bottom = padding
-    return _laid_out((*x.shape[:-2], x.shape[-2] + top + bottom, x.shape[-1] + left + right), x, _last(x))
+    return _laid_out((*x.shape[:-2], x.shape[-2] + top + bottom, x.shape[-1] + left + right), x)
 
 
 def _joined(maps: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -88,12 +89,12 @@ def _joined(maps: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def _shuffled(x: Tensor, factor: int) -> Tensor:
     channels, height, width = x.shape[-3:]
-    return _laid_out((*x.shape[:-3], channels // factor**2, height * factor, width * factor), x, _last(x))
+    return _laid_out((*x.shape[:-3], channels // factor**2, height * factor, width * factor), x)
 
 
 def _unshuffled(x: Tensor, factor: int) -> Tensor:
     channels, height, width = x.shape[-3:]
-    return _laid_out((*x.shape[:-3], channels * factor**2, height // factor, width // factor), x, _last(x))
+    return _laid_out((*x.shape[:-3], channels * factor**2, height // factor, width // factor), x)
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
