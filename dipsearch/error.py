@@ -19,6 +19,10 @@ class Paused(DipsearchError):
     """A slice of time is over. What is under way was kept, and goes on from there."""
 
 
+class BegunAnew(UserWarning):
+    """What was kept of a fit is of no use here: it is made again from its beginning."""
+
+
 class FitError(DipsearchError):
     """A fit that could not be finished. `reason` is the word stored in the run, beside what had gone wrong by then."""
 

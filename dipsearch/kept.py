@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from dipsearch.atomic import write_atomically
-from dipsearch.error import DipsearchError
+from dipsearch.error import BegunAnew, DipsearchError
 from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import Fitting
 
@@ -20,13 +21,14 @@ Begun = TypeVar("Begun", Fitting, Ensemble, Fitting | Ensemble)
 
 
 def read_kept(path: Path) -> dict[str, Any] | None:
-    """What a file keeps of a fit (`state`, `gathered`); None where there is none, or it is torn."""
+    """What a file keeps of a fit (`state`, `gathered`); None where there is none, or, with a warning, it is torn."""
     if not path.exists():
         return None
     try:
         # On the CPU, wherever the fit runs: states of generators are read there only, the rest is copied over.
         return dict(torch.load(path, weights_only=True, map_location="cpu"))
-    except Exception:  # whatever reading a torn file runs into
+    except Exception as error:  # whatever reading a torn file runs into
+        _warn(f"{path} cannot be read", error)
         return None
 
 
@@ -38,15 +40,22 @@ def write_kept(path: Path, kept: dict[str, Any]) -> None:
 def going_on(
     begin: Callable[[], Begun], kept: dict[str, Any] | None, gathered: dict[str, Any]
 ) -> tuple[Begun, dict[str, Any]]:
-    """A fit that goes on from what was kept, with what was gathered; where that is of no use, one that begins."""
+    """A fit that goes on from what was kept, with what was gathered; where that is of no use, with a warning, one that
+    begins."""
     fitting = begin()
     if kept is None:
         return fitting, gathered
     try:
         fitting.resume(kept["state"])
         return fitting, kept["gathered"]
-    except Exception:  # of another version or device, and half taken over perhaps
+    except Exception as error:  # of another version or device, and half taken over perhaps
+        _warn("what was kept of a fit is of no use here", error)
         return begin(), gathered
+
+
+def _warn(what: str, error: Exception) -> None:
+    reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
+    warnings.warn(f"{what}: {reason}; the fit begins anew", BegunAnew, stacklevel=3)
 
 
 class Kept(Generic[Begun]):

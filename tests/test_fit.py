@@ -523,6 +523,12 @@ def test_a_step_is_a_step_of_plain_adam(genome):
         assert all(torch.allclose(value, weights[name], atol=1e-3) for name, value in step.net.named_parameters())
 
 
+def test_a_gradient_of_the_observation_is_nobodys():
+    y = picture().requires_grad_()
+    run(y, iterations=1)
+    assert y.grad is None
+
+
 def test_a_step_gives_the_output_and_the_loss_before_it():
     step = step_of()
     with torch.no_grad():

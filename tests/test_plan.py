@@ -14,6 +14,7 @@ from dipsearch.network.build import PRECISIONS, Cost
 
 CPU = torch.device("cpu")
 GIB = 2**30
+LASTING = GIB // 2
 # (precision, recompute) -> bytes
 BYTES = {
     ("float32", False): 8 * GIB,
@@ -29,7 +30,7 @@ def machine(monkeypatch):
 
     def has(memory, factor=1.0, bfloat16=False, recompute_above=float("inf")):
         def cost(genome, height, width, channels=3, precision="float32", *, recompute=False):
-            return Cost(1000, 1.0, int(factor * BYTES[precision, recompute]))
+            return Cost(1000, 1.0, int(factor * BYTES[precision, recompute]), LASTING)
 
         monkeypatch.setattr(planning, "memory_of", lambda device: memory / planning.USABLE)
         monkeypatch.setattr(planning, "cost", cost)
@@ -74,6 +75,21 @@ def test_too_little_memory_is_an_error_that_names_picture_network_and_memory(mac
     with pytest.raises(OutOfMemory, match=r"hourglass.*456x123 .*2\.0 GiB in bfloat16, but of cpu 1\.9 GiB") as caught:
         planned()
     assert caught.value.reason == "out-of-memory"
+
+
+def test_members_of_an_ensemble_take_turns_but_each_keeps_its_own(machine):
+    beside = 2 * (LASTING + GIB)
+    machine(9 * GIB + beside)
+    together = lambda device: plan(GENOME, (123, 456), 3, "float32", device, never, GIB, 3)  # noqa: E731
+    assert together(CPU) == Plan("float32", False, 9 * GIB + beside)
+    assert planned("float32", device=torch.device("cuda")).memory == 8 * GIB
+    machine(27 * GIB)
+    assert not together(torch.device("cuda")).recompute  # there, graphs keep what steps take
+    machine(27 * GIB - 1)
+    assert together(torch.device("cuda")) == Plan("float32", True, 15 * GIB)
+    machine(15 * GIB - 1)
+    with pytest.raises(OutOfMemory, match=r"15\.0 GiB for 3 of it.* or fewer of it"):
+        together(torch.device("cuda"))
 
 
 @pytest.mark.parametrize(

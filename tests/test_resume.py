@@ -8,12 +8,13 @@ import torch
 from fits import EVERY_FAMILY, failing_at, fitting_of, picture, same
 
 import dipsearch.fitting.ensemble
-from dipsearch.error import Diverged, UsageError
+from dipsearch.error import BegunAnew, Diverged, UsageError
+from dipsearch.fitting import plan as planning
 from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import MOST_ROLLBACKS, Fitting
 from dipsearch.fitting.step import Step
 from dipsearch.fitting.stopping import STOPPERS
-from dipsearch.kept import Kept
+from dipsearch.kept import Kept, write_kept
 from dipsearch.network.build import PRECISIONS
 
 TRUTH = picture(seed=5)
@@ -156,7 +157,8 @@ def test_an_interruption_does_not_change_where_a_rollback_goes(at, failing, valu
 )
 def test_ctrl_c_in_a_step_or_a_check_does_not_change_the_fit(monkeypatch, count, method, place):
     """It waits for the end of either, not for the check after a step, nor for the other members of an ensemble."""
-    settings = {"kind": Fitting if count == 1 else Ensemble, "ensemble": count, "iterations": 20}
+    rule = {"stop": "held-out", **STOPS["held-out"]}
+    settings = {"kind": Fitting if count == 1 else Ensemble, "ensemble": count, "iterations": 20, **rule}
     whole, calls = finished(begin(**settings)), []
     where = {"_step": (Step, "_once"), "_check": (Fitting, "_check"), "judge": (dipsearch.fitting.ensemble, "judge")}
     owner, name = where[method]
@@ -197,6 +199,30 @@ def test_ctrl_c_in_a_step_that_collapses_does_not_lose_the_rollback(monkeypatch,
     monkeypatch.setattr(Step, "_once", plain)
     fresh = begin()
     fresh.resume(saved_and_loaded(going.state()))
+    same(finished(fresh), whole)
+
+
+def test_a_fit_that_fails_as_ctrl_c_comes_is_interrupted(monkeypatch):
+    plain = Step._once
+
+    def interrupted(self):
+        signal.raise_signal(signal.SIGINT)
+        plain(self)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Step, "_once", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        begin().advance()
+
+
+def test_a_state_from_before_the_last_statistic_was_kept_goes_on():
+    settings = {"stop": "held-out", **STOPS["held-out"]}
+    going, whole = begin(**settings), finished(begin(**settings))
+    going.advance(20)
+    state = saved_and_loaded(going.state())
+    del state["step"]["stopper"]["now"]
+    fresh = begin(**settings)
+    fresh.resume(state)
     same(finished(fresh), whole)
 
 
@@ -313,11 +339,37 @@ def test_a_kept_fit_goes_on_with_what_was_gathered(monkeypatch, tmp_path):
     same(finished(again.fitting), whole)
 
 
+def test_a_fit_goes_on_with_less_memory_than_it_began_with(monkeypatch):
+    whole, going = finished(begin()), begin()
+    going.advance(10)
+    state = saved_and_loaded(going.state())
+    precision, _, memory, *_ = state["plan"]
+    for made, recompute in ((memory, False), (2**60, True)):
+        fresh = begin()
+        monkeypatch.setattr(planning, "RECOMPUTE_ABOVE", 0)  # what is planned from now on
+        fresh.resume(state | {"plan": (precision, False, made)})
+        assert fresh.plan.recompute == recompute
+        assert torch.allclose(finished(fresh).x, whole.x, atol=1e-3)
+
+
+def test_what_is_of_no_use_is_told(tmp_path):
+    path = tmp_path / "fit.unfinished"
+    kept = Kept(path, begin, {})
+    kept.fitting.advance(10)
+    write_kept(path, {"state": kept.fitting.state() | {"device": "cuda"}, "gathered": {}})
+    with pytest.warns(
+        BegunAnew, match="of no use here: the state of a fit on cuda cannot go on on cpu; the fit begins"
+    ):
+        again = Kept(path, begin, {})
+    assert again.fitting.iteration == 0
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive"])
 def test_a_torn_file_begins_anew(tmp_path, content):
     path = tmp_path / "fit.unfinished"
     path.write_bytes(content)
-    kept = Kept(path, begin, {"seen": {}})
+    with pytest.warns(BegunAnew, match="fit.unfinished cannot be read: "):
+        kept = Kept(path, begin, {"seen": {}})
     assert kept.fitting.iteration == 0 and kept.gathered == {"seen": {}}
     kept.drop()
     assert not path.exists()

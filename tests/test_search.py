@@ -722,6 +722,7 @@ def begun_rerun(room, monkeypatch, stop_at):
     return work
 
 
+@pytest.mark.filterwarnings("ignore::dipsearch.error.BegunAnew")
 @pytest.mark.parametrize("harm", ["", "torn", "of another version", "of another device"])
 def test_an_interrupted_fit_of_a_rerun_goes_on_where_it_was(room, monkeypatch, tmp_path, harm):
     monkeypatch.chdir(room)

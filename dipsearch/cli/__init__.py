@@ -5,10 +5,11 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -26,7 +27,7 @@ from dipsearch.cli.restore import restore
 from dipsearch.cli.runs import runs_group
 from dipsearch.cli.search import search
 from dipsearch.cli.status import doctor, status
-from dipsearch.error import DipsearchError, UsageError
+from dipsearch.error import BegunAnew, DipsearchError, UsageError
 from dipsearch.run import package_version
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)  # nothing can be written any more
@@ -78,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Where fits keep the cores busy, the threads of numpy's small factorizations wait for one another: 105 ms for 6.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
-        code = cli.main(given, prog_name="dipsearch", standalone_mode=False, obj=f"{program()} {shlex.join(given)}")
+        with _warnings_as_lines():
+            code = cli.main(given, prog_name="dipsearch", standalone_mode=False, obj=f"{program()} {shlex.join(given)}")
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -98,6 +100,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         click.echo(f"error: standard output, or a file: {error.strerror}", err=True)
         return 1
     return code if isinstance(code, int) else 0
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Our own warnings without the place in the code that Python shows with them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", BegunAnew)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, BegunAnew):
+                click.echo(f"warning: {message}", err=True)
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _interrupted(error: BaseException | None) -> bool:

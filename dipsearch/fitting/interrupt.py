@@ -9,7 +9,7 @@ from types import FrameType
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt at the end of the block; a second one does not wait.
+    """Ctrl-C raises KeyboardInterrupt at the end of the block, in place of an error in it; a second one does not wait.
 
     Does nothing outside the main thread, and where the program handles SIGINT itself.
     """
@@ -29,6 +29,10 @@ def interrupts_wait() -> Iterator[None]:
     signal.signal(signal.SIGINT, note)
     try:
         yield
+    except Exception:
+        if asked:  # what went wrong in the block is no reason to go on
+            raise KeyboardInterrupt from None
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if asked:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from dipsearch.error import Diverged, FitError, OutOfMemory, UsageError, unknown
 from dipsearch.fitting import heap
-from dipsearch.fitting.device import pick_device
+from dipsearch.fitting.device import memory_of, pick_device
 from dipsearch.fitting.interrupt import interrupts_wait
-from dipsearch.fitting.plan import Plan, bytes_of, plan
+from dipsearch.fitting.plan import USABLE, Plan, bytes_of, plan
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.fitting.step import LOSSES, Snapshot, Step
 from dipsearch.fitting.stopping import Minimum
@@ -135,18 +135,21 @@ class Fitting:
             operator = self.operator
             if isinstance(operator, nn.Module) and self._device.type != "cpu":
                 operator = copy.deepcopy(operator).to(self._device)  # the caller's own stays where it is
-            self._on_device = (self.y.to(self._device, torch.float32, copy=True), noiseless(operator))
-            kept = bytes_of(self.recipe, self.y.shape[1] * self._shape[0] * self._shape[1])
-            self.plan = plan(
-                self.genome, self._shape, self.y.shape[1], self.recipe.precision, self._device, self._make_step, kept
-            )
-            if self._device.type == "cpu":
-                heap.prepare(self.plan.keep)
-            self._step = self._make_step(self.plan)
+            self._on_device = (self.y.detach().to(self._device, torch.float32, copy=True), noiseless(operator))
+            self._begin(self.recipe.precision)
         self._truth = None if self.truth is None else self.truth.to(self._device)
         self.whole = True  # not in the middle of a step, where an interruption leaves no state to go on from
         self._pending: Snapshot | None = None  # a snapshot not yet known to be good
         self._good: tuple[float, Snapshot] | None = None  # its dB, and the snapshot
+
+    def _begin(self, precision: str) -> None:
+        """Plan the fit as suits this machine, and make its first step."""
+        channels, members = self.y.shape[1], self.recipe.ensemble
+        kept = bytes_of(self.recipe, channels * self._shape[0] * self._shape[1])
+        self.plan = plan(self.genome, self._shape, channels, precision, self._device, self._make_step, kept, members)
+        if self._device.type == "cpu":
+            heap.prepare(self.plan.keep)
+        self._step = self._make_step(self.plan)
 
     def _make_step(self, plan: Plan) -> Step:
         """A fresh network and its first step, as a plan has it."""
@@ -282,9 +285,12 @@ class Fitting:
         refuse_other_format(state)
         if state["device"] != self._device.type:
             raise UsageError(f"the state of a fit on {state['device']} cannot go on on {self._device.type}")
-        if (made := Plan(*state["plan"])) != self.plan:
-            self.plan = made
-            self._step = self._make_step(made)
+        made = Plan(*state["plan"])
+        with typed_failures(self.genome), learning():
+            if made.memory > USABLE * memory_of(self._device):  # made where there is more
+                self._begin(made.precision)
+            elif made != self.plan:
+                self.plan, self._step = made, self._make_step(made)
         self._step.resume(state["step"])
         self._pending, self._good = state["pending"], state["good"]
         self.oracle = Oracle(*state["oracle"]) if state["oracle"] else None

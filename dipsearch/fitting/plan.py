@@ -16,7 +16,7 @@ from dipsearch.fitting.device import memory_of, pick_device
 from dipsearch.fitting.recipe import AUTO, Recipe
 from dipsearch.fitting.stopping import MOST_VALUES
 from dipsearch.genome import Genome
-from dipsearch.network.build import cost
+from dipsearch.network.build import Cost, cost
 
 # Bytes of a fit on the CPU. Above, the allocator cannot keep what a step frees (`heap`), and clearing fresh memory
 # costs more than making maps again; it leaves the machine usable, too.
@@ -49,29 +49,31 @@ def plan(
     device: torch.device,
     make: Callable[[Plan], Callable[[], None]],
     kept_bytes: int = 0,
+    members: int = 1,
 ) -> Plan:
     """Choose how to compute a fit.
 
     Float32 and everything kept, where that is small; outputs of convolutions only, where it is not or does not
     fit; then bfloat16, if the precision is `auto`. With `auto`, bfloat16 also where the machine multiplies in
     it and a few steps of this very fit are faster. `make` gives the step of a plan, for that measurement;
-    `kept_bytes` are those of `bytes_of`.
+    `kept_bytes` are those of `bytes_of`, and `members` the fits that are under way together, as in an ensemble.
 
     Raises:
         OutOfMemory: the device's memory holds none of these.
     """
-    limit = USABLE * memory_of(device) - kept_bytes
+    limit = USABLE * memory_of(device)
 
     def smallest(name: str) -> Plan | None:
         kept = cost(genome, *size, image_channels, name)
         keepable, worth_keeping = _most_kept()
-        if kept.memory <= min(limit, keepable) or (device.type == "cuda" and kept.memory <= limit):
-            whole = kept.memory + kept_bytes
+        whole = bytes_together(kept, kept_bytes, members, device)
+        if whole <= limit and (device.type == "cuda" or kept.memory <= keepable):
             if device.type == "cpu" and whole <= worth_keeping and heap.HOLES * whole <= limit:
                 return Plan(name, False, int(heap.HOLES * whole), keep=True)
             return Plan(name, False, whole)
         less = cost(genome, *size, image_channels, name, recompute=True)
-        return Plan(name, True, less.memory + kept_bytes) if less.memory <= limit else None
+        whole = bytes_together(less, kept_bytes, members, device)
+        return Plan(name, True, whole) if whole <= limit else None
 
     if precision != AUTO:
         found = smallest(precision)
@@ -87,15 +89,26 @@ def plan(
                 found = half
     if found is None:
         name = precision if precision != AUTO else "bfloat16"
-        least = cost(genome, *size, image_channels, name, recompute=True).memory
-        gib, there = 2**30, USABLE * memory_of(device)
+        one = cost(genome, *size, image_channels, name, recompute=True)
+        least, gib = one.memory, 2**30
         beside = f" and its stopping rule and averages {kept_bytes / gib:.1f} GiB" if kept_bytes > least / 10 else ""
         remedy = "take a shorter window of the rule" if kept_bytes > least else "take a narrower network"
+        if members > 1:
+            whole = bytes_together(one, kept_bytes, members, device)
+            beside, remedy = f"{beside} ({whole / gib:.1f} GiB for {members} of it)", f"{remedy}, or fewer of it"
         raise OutOfMemory(
             f"{genome.summary()} at {size[1]}x{size[0]} needs about {least / gib:.1f} GiB in {name}{beside}, "
-            f"but of {device.type} {there / gib:.1f} GiB can be used; shrink the picture, or {remedy}"
+            f"but of {device.type} {limit / gib:.1f} GiB can be used; shrink the picture, or {remedy}"
         )
     return found
+
+
+def bytes_together(price: Cost, kept_bytes: int, members: int, device: torch.device) -> int:
+    """Of fits that are under way together, each with `kept_bytes` of its own: they take turns, but on CUDA the graph of
+    each keeps the memory of its steps."""
+    one = price.memory + kept_bytes
+    another = one if device.type == "cuda" else price.lasting + kept_bytes
+    return one + (members - 1) * another
 
 
 def _most_kept() -> tuple[float, float]:

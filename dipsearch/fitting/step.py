@@ -143,7 +143,8 @@ class Step:
         self.weights.restore(snapshot["weights"])
         for mine, theirs in ((self.mean.state(), snapshot["mean"]), (self.stopper.state(), snapshot["stopper"])):
             for name, value in mine.items():
-                value.copy_(theirs[name])
+                if name in theirs:  # older states lack what came later
+                    value.copy_(theirs[name])
 
     def state(self) -> dict[str, Any]:
         """Copies of everything that a resumed fit needs to go on bit for bit."""

@@ -74,13 +74,13 @@ class Minimum(Fixed, ABC):
         super().__init__(settings, seen, like)
         self.patience, self.warm_up = settings.patience, settings.warm_up
         self.best = torch.full((), float("inf"), device=like.device)
-        self._now = torch.full((), float("inf"), device=like.device)  # for curves: no part of the state
+        self.now = torch.full((), float("inf"), device=like.device)  # of the last iteration; infinite: nothing
         self.kept = torch.zeros_like(like)
 
     def update(self, tick: Tensor, x: Tensor, mean: Tensor, fitted: Tensor) -> None:
         """As `Fixed.update`. Once `stop` is set, nothing changes the answer."""
         statistic, ready = self.statistic(tick, x, fitted)
-        self._now.copy_(torch.where(ready, statistic, float("inf")))
+        self.now.copy_(torch.where(ready, statistic, float("inf")))
         early = tick + 1 <= self.warm_up
         waiting = early | ~ready
         better = ~self.stop & (waiting | (statistic < self.best))
@@ -88,11 +88,6 @@ class Minimum(Fixed, ABC):
         self.chosen.copy_(torch.where(better, tick + 1, self.chosen))
         self.kept.copy_(torch.where(better, mean, self.kept))
         self.stop |= ~waiting & (tick + 1 - self.chosen >= self.patience)
-
-    @property
-    def now(self) -> Tensor:
-        """The statistic of the last iteration; infinite while it means nothing."""
-        return self._now
 
     @abstractmethod
     def statistic(self, tick: Tensor, x: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,12 +68,14 @@ class Cost:
     `gflop` counts the convolutions of the forward and backward pass, and the products of matrices by which fixed
     filters (lpf2 to kaiser100) are computed, one multiplication and addition as two.
     `memory` is in bytes, of a whole fit on the CPU: the step's peak, master weights, Adam, two snapshots. What
-    the libraries take when a process makes its first fit (about 100 MiB) comes on top.
+    the libraries take when a process makes its first fit (about 100 MiB) comes on top. `lasting` is what of it stays
+    between two steps, with gradients.
     """
 
     parameters: int
     gflop: float
     memory: int
+    lasting: int
 
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -120,4 +122,4 @@ def _cost(genome: Genome, height: int, width: int, image_channels: int, precisio
     parameters = parameter_count(net)
     pictures = 4 * height * width * (3 * genome.input.channels + 8 * image_channels)  # z, its noise; averages
     memory = meter.peak + STATE * parameters + pictures + LIBRARIES
-    return Cost(parameters, meter.flop / 1e9, memory)
+    return Cost(parameters, meter.flop / 1e9, memory, (STATE + 4) * parameters + pictures)

@@ -14,7 +14,7 @@ from dipsearch.error import DipsearchError, UsageError
 from dipsearch.fitting.device import memory_of, pick_device
 from dipsearch.fitting.engine import start
 from dipsearch.fitting.loop import Fit
-from dipsearch.fitting.plan import USABLE, bytes_of
+from dipsearch.fitting.plan import USABLE, bytes_of, bytes_together
 from dipsearch.fitting.recipe import AUTO
 from dipsearch.kept import Kept, read_kept
 from dipsearch.metric import from_mse
@@ -85,9 +85,9 @@ class Work:
         """Whether a tile's fits are predicted to fit into the memory."""
         device, recipe, channels = pick_device(self.device), self.choice.recipe, self.y.shape[1]
         precision = "float32" if recipe.precision == AUTO else recipe.precision
-        least = cost(self.choice.genome, height, width, channels, precision, recompute=True).memory
+        least = cost(self.choice.genome, height, width, channels, precision, recompute=True)
         beside = bytes_of(recipe, channels * height * width)
-        return recipe.ensemble * (least + beside) <= USABLE * memory_of(device)
+        return bytes_together(least, beside, recipe.ensemble, device) <= USABLE * memory_of(device)
 
     def run(self, tell: Callable[[int, int, Tensor], None] = lambda tile, iteration, x: None) -> list[Fit]:
         """Fit the tiles that are `fitted`, or look them up; `tell` is given the tile's number, the iteration and its
@@ -108,6 +108,8 @@ class Work:
             self.choice.genome, y, operator, self.recipe, seed=self.seed, device=self.device
         )
         kept = Kept(done.with_suffix(".unfinished"), begin, {})
+        if kept.fitting.iteration:  # what was there before counts, should this be interrupted at once
+            tell(number, kept.fitting.iteration, kept.fitting.current)
 
         def look(iteration: int, x: Tensor) -> None:
             tell(number, iteration, x)

@@ -1,16 +1,20 @@
 """One genome on one instance of a task, as a run: looked up in the store, or fitted and stored."""
 
 import copy
+import math
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import torch
 
 from dipsearch.baseline import BASELINES
 from dipsearch.error import DipsearchError, FitError, OutOfMemory, Paused, UsageError, WorkerKilled
 from dipsearch.fitting.capture import WARM_UP
 from dipsearch.fitting.device import pick_device
 from dipsearch.fitting.loop import Fit
+from dipsearch.fitting.plan import bytes_of, bytes_together
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.kept import SAVE_EVERY, read_kept, write_kept
@@ -95,10 +99,15 @@ class Protocol:
     def reach(self, executor: Caller, instance: Observation, leg: Leg, **near: Any) -> Reached:
         """Where a leg ends; one that kills its workers has failed."""
         try:
-            memory = price_of(leg.genome, instance, executor).memory
+            memory = self.memory(leg.genome, instance, executor)
             return executor.call(go, instance, leg, memory=memory, **near)
         except WorkerKilled as error:
             return Reached(error=error)
+
+    def memory(self, genome: Genome, instance: Observation, executor: Caller) -> int:
+        """Bytes that a fit is predicted to take, with all that its recipe has it keep."""
+        price, kept = price_of(genome, instance, executor), bytes_of(self.recipe, math.prod(instance.shape))
+        return bytes_together(price, kept, self.recipe.ensemble, torch.device("cpu"))
 
     def summary(self, genome: Genome) -> str:
         """A genome and the recipe's values that belong to it, in a few words."""
@@ -274,7 +283,7 @@ def seconds_per_iteration(
     """Measured where fits run: the median of a few steps after one to warm up; 0 where they fail."""
     warm_up = WARM_UP + 1 if pick_device(protocol.device).type == "cuda" else 1
     try:
-        memory = price_of(genome, instance, executor).memory
+        memory = protocol.memory(genome, instance, executor)
         return executor.call(timed, instance, protocol.leg(genome), steps, warm_up, memory=memory)
     except WorkerKilled:
         return 0.0
