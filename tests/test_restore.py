@@ -26,7 +26,7 @@ from studies import write
 from dipsearch.atomic import _begun
 from dipsearch.cli import main
 from dipsearch.dataset import sha256
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.photo import load_photo
 from dipsearch.restoring.batch import Job, jobs
 
@@ -428,6 +428,7 @@ def test_broken_files_are_listed_and_the_others_restored(here, capsys):
         (["denoise", "a.png", "--factor", "2"], "factor"),
         (["denoise", "a.png", "--resume", "--overwrite"], "choose one"),
         (["denoise", "a.png", "--time-limit", "0"], "no time at all"),
+        (["denoise", "a.png", "--preview-every", "0"], "no time at all"),
         (["denoise", "a.png", "--reference", "b.png"], "--reference: b.png: no such file"),
         (["denoise", "a.png", "--reference", "."], "--reference: .: not a file"),
         (["denoise", "a.png", "--reference", "x" * 300], "File name too long"),
@@ -571,6 +572,35 @@ def test_what_exists_is_not_overwritten_unasked(here, capsys):
     assert (here / "restored/a.png").read_bytes() != first
 
 
+def test_another_process_at_the_same_result_is_left_alone(here, capsys):
+    save(here / "a.png", pixels(20, 24))
+    job = Job(Path("a.png"), Path("restored/a.png"))
+    job.prepare({})
+    with job.alone():
+        restored("a.png", "--overwrite", code=1)
+    assert "restored/a.png: another process is at work on it" in capsys.readouterr().err
+    assert not job.target.exists() and job.kept({}).is_dir()
+    restored("a.png")
+    assert job.target.exists() and not job.unfinished.exists()
+
+
+def test_what_another_process_made_meanwhile_stays(here, capsys, monkeypatch):
+    from dipsearch.restoring.file import Restoration
+
+    for name in "ab":
+        save(here / f"in/{name}.png", pixels(20, 24))
+    plain = Restoration.run
+
+    def run(self, tell):
+        (here / "restored/b.png").write_text("another's")
+        return plain(self, tell)
+
+    monkeypatch.setattr(Restoration, "run", run)
+    restored("in", code=1)
+    assert "restored/b.png exists" in capsys.readouterr().err
+    assert (here / "restored/b.png").read_text() == "another's"
+
+
 def test_files_beside_the_results_are_nobody_elses(here, capsys):
     """Previews and strips have the results' whole names, and are written over unasked no more than these."""
     named = {name: save(here / "in" / name, pixels(20, 24, 3)) for name in ("a.png", "a.jpg", "a_preview.png")}
@@ -592,12 +622,35 @@ def test_results_in_the_folder_of_the_pictures_are_no_pictures(here, capsys):
         ("in", ["-r", "-o", "in/restored"]),
         ("in", ["-o", "in", "--suffix", "_x", "--compare"]),
         ("in/*.png", ["-o", "in", "--suffix", "_y"]),
+        ("in/*", ["-o", "in", "--suffix", "_z"]),
     ):
         restored(given, *words)
         capsys.readouterr()
         restored(given, *words, "--resume")
         shown = capsys.readouterr()
         assert not shown.out and shown.err.count("done already") == 1
+
+
+def test_what_was_killed_is_none_to_restore_however_it_is_named(here):
+    """A folder that holds nothing else is what a shell makes of * after the first picture was killed."""
+    save(here / "a.png", pixels(20, 24))
+    (here / "restored/a.png.unfinished/0123456789abcdef").mkdir(parents=True)
+    (here / "restored/a.png.json").write_text('{"settings_hash": "0"}')
+    for given in (["[ar]*"], ["a.png", "restored"], ["a.png", "restored/a.png.json", "restored/a.png.unfinished"]):
+        assert named(*given, output=Path("restored")) == ["restored/a.png"]
+    assert named("restored/*", "a.png", output=Path("out")) == ["out/a.png"]
+
+
+def test_a_picture_that_is_named_twice_is_restored_once(here):
+    save(here / "in/deep/a.png", pixels(20, 24))
+    assert named("in/**", "in/deep/a.png", "in/deep", output=Path("out")) == ["out/a.png"]
+    assert named("in/deep/a.png", "in/deep/a.png", output=Path("x.png")) == ["x.png"]
+
+
+def test_a_link_that_leads_to_itself_is_one_line(here, capsys):
+    (here / "loop.png").symlink_to("loop.png")
+    restored(save(here / "a.png", pixels(20, 24)), "-o", "loop.png", code=2)
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_what_is_read_beside_a_picture_is_none_to_restore(here):
@@ -725,6 +778,25 @@ def test_an_interruption_keeps_the_best_so_far(here, capsys, monkeypatch):
     assert not Job(Path(given), here / "restored/a.png").unfinished.exists()
 
 
+def test_an_interruption_soon_after_going_on_keeps_what_was_there(here, capsys, monkeypatch):
+    from dipsearch.fitting.loop import Fitting
+
+    given, plain = save(here / "a.png", pixels(20, 24)), Fitting.advance
+
+    def advance(self, until=None):
+        plain(self, 10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fitting, "advance", advance)
+    restored(given, code=130)
+    best = read(here / "restored/a.png")
+    capsys.readouterr()
+    monkeypatch.setattr(Fitting, "advance", lambda self, until=None: (_ for _ in ()).throw(KeyboardInterrupt))
+    restored(given, "--resume", code=130)
+    assert "restored/a.png is the best so far" in capsys.readouterr().err
+    assert np.array_equal(read(here / "restored/a.png"), best)
+
+
 def test_how_to_go_on_is_said_in_words_that_work(here, capsys, monkeypatch):
     from dipsearch.restoring.file import Restoration
 
@@ -799,12 +871,23 @@ def test_a_full_disk_costs_what_was_kept_and_not_the_picture(here, monkeypatch):
     assert read(here / "restored/a.png").shape == (20, 24)
 
 
-@pytest.mark.parametrize("output", ["file/x.png", "folder.png", "a" * 250 + ".png"])
+def test_a_strip_that_cannot_be_written_costs_no_result(here, capsys, monkeypatch):
+    from dipsearch.restoring.file import Restoration
+
+    monkeypatch.setattr(Restoration, "strip", lambda self: (_ for _ in ()).throw(DipsearchError("the disk is full")))
+    restored(save(here / "a.png", pixels(20, 24)), "--compare")
+    assert "the disk is full" in capsys.readouterr().err
+    assert json.loads((here / "restored/a.png.json").read_text())["notes"] == ["the disk is full"]
+
+
+@pytest.mark.parametrize("output", ["file/x.png", "folder.png", "strip.png", "a" * 250 + ".png"])
 def test_a_place_that_cannot_be_written_is_told_before_the_work(here, capsys, monkeypatch, output):
     monkeypatch.setattr("dipsearch.restoring.work.Work.run", lambda *_: pytest.fail("no work is to begin"))
     (here / "file").write_text("no folder")
     (here / "folder.png.json").mkdir()
-    assert main(["restore", "denoise", save(here / "a.png", pixels(20, 24)), "-o", output, "--overwrite"]) in (1, 2)
+    (here / "strip.png.compare.png").mkdir()
+    words = ["denoise", save(here / "a.png", pixels(20, 24)), "-o", output, "--overwrite", "--compare"]
+    assert main(["restore", *words]) in (1, 2)
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

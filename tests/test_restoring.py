@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from dipsearch.restoring.noise import estimate_sigma
 from dipsearch.restoring.tiles import OVERLAP, SMALLEST_TILE, Tile, grid, join, largest_side, part
 from dipsearch.restoring.work import Work
 from dipsearch.run import RunStore
+from dipsearch.search.study import Search
 from dipsearch.space import load_space
 from dipsearch.task import RestoreEffort, load_task
 
@@ -130,11 +132,12 @@ def test_fits_that_are_kept_are_not_repeated(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         first.run(stop)
     made = work(tmp_path, y, side=80).run(lambda tile, iteration, x: seen.append((tile, iteration)))
-    assert seen == [(0, 10), (2, 10)]  # the first was done; the second was at its last iteration, and is not repeated
+    assert seen == [(0, 10), (1, 10), (2, 10)]  # the second was at its last iteration, and is told, not repeated
     undisturbed = work(tmp_path / "other", y, side=80).run()
     assert all(torch.equal(a.x, b.x) for a, b in zip(made, undisturbed, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore::dipsearch.error.BegunAnew")
 @pytest.mark.parametrize("change", ["tiles", "network", "torn", "version"])
 def test_fits_of_other_tiles_or_networks_are_not_taken(tmp_path, change):
     y = picture(70, 150)
@@ -503,3 +506,30 @@ def test_a_search_on_the_picture_finds_a_genome_of_its_own(room, monkeypatch):
     assert all(run["psnr"] is None for run in runs)  # nobody saw a clean picture
     told = len(events)
     assert dipsearch.load_genome(str(look_up())) == file and len(events) == told
+
+
+def test_a_search_on_the_picture_goes_on_from_another_folder_and_its_time_counts(room, monkeypatch):
+    monkeypatch.setattr("dipsearch.restoring.auto.SPACE", str(room / "space.yaml"))
+    task, y = load_task(str(room / "task.yaml")), read(str(room / "5.png"))
+    usual = choose(task, genome=load_space(str(room / "space.yaml")).sample(5), size=SIZE)
+    settings = {"about": "5", "seed": 0, "device": "cpu", "timeout": 60}
+    monkeypatch.chdir(room)
+
+    def stop(event):
+        if event.kind == "end":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        genome_for(task, y, None, usual, Path("auto"), watch=stop, **settings)
+    timeouts, plain = [], Search.run
+
+    def run(self):
+        timeouts.append(self.settings.effort.timeout)
+        return plain(self)
+
+    monkeypatch.setattr(Search, "run", run)
+    (room / "elsewhere").mkdir()
+    monkeypatch.chdir(room / "elsewhere")
+    assert genome_for(task, y, None, usual, Path("../auto"), **settings) is not None
+    runs, _ = RunStore(room / "auto/runs").load(task.name)
+    assert len(runs) > 1 and 59 < timeouts[0] < 60

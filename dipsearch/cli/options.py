@@ -73,7 +73,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic in newer ve
         except ValueError:
             seconds = -1.0
         if self.positive and seconds == 0:
-            self.fail("no time at all; leave it out for no limit", parameter, context)
+            self.fail("no time at all; leave it out instead", parameter, context)
         if not 0 <= seconds < float("inf"):
             self.fail(f"{value!r}: write seconds, or a number with s, m, h or d, such as 9m", parameter, context)
         return seconds

@@ -74,7 +74,7 @@ class Sigma(click.ParamType):  # type: ignore[type-arg] # generic in newer versi
 @click.option("--compare", is_flag=True, help="Write before and after, too: RESULT.compare.png.")
 @click.option(
     "--preview-every",
-    type=options.Duration(),
+    type=options.Duration(positive=True),
     metavar="TIME",
     help="Show how far it is: RESULT.unfinished/preview.png.",
 )
@@ -176,10 +176,11 @@ def restore(
         if overwrite:
             _begin(work, settings, compare=compare)
         else:
-            _refuse_to_replace(work, settings, resume=resume, compare=compare)
+            for job in work:
+                _refuse_to_replace(job, settings, resume=resume, compare=compare)
         with reporting(quiet=quiet) as reporter:
             reporter.warn_of_emulation(Here(), precision, device)
-            batch = _Batch(reporter, settings, work, resume, compare, preview_every, as_json, result)
+            batch = _Batch(reporter, settings, work, resume, overwrite, compare, preview_every, as_json, result)
             try:
                 failures = batch.run()
             except KeyboardInterrupt:
@@ -253,13 +254,12 @@ def _print(text: str | bytes) -> None:
         raise DipsearchError(f"standard output: {error.strerror}") from None
 
 
-def _refuse_to_replace(work: list["Job"], settings: "Settings", *, resume: bool, compare: bool) -> None:
+def _refuse_to_replace(job: "Job", settings: "Settings", *, resume: bool, compare: bool) -> None:
     """UsageError where a file exists that is not what goes on here."""
-    for job in work:
-        there = job.in_the_way(settings, resume=resume, compare=compare)
-        if there is not None:
-            how = "was made otherwise" if resume else "--resume keeps what is done"
-            raise UsageError(f"{there} exists; {how}, --overwrite replaces it")
+    there = job.in_the_way(settings, resume=resume, compare=compare)
+    if there is not None:
+        how = "was made otherwise" if resume else "--resume keeps what is done"
+        raise UsageError(f"{there} exists; {how}, --overwrite replaces it")
 
 
 def _begin(work: list["Job"], settings: "Settings", *, compare: bool) -> None:
@@ -281,6 +281,7 @@ class _Batch:
     settings: "Settings"
     work: list["Job"]
     resume: bool
+    overwrite: bool
     compare: bool
     preview_every: float | None
     as_json: bool
@@ -327,8 +328,11 @@ class _Batch:
             lacking += "" if judged else ", without --reference"
             self.reporter.line(f"{job.target}: done already{lacking}")
             return None
+        if not self.overwrite:  # again: other pictures may have taken hours, in which another process made this one
+            _refuse_to_replace(job, self.settings, resume=self.resume, compare=self.compare)
         self.now = Restoration(job, self.settings, self.reporter.trial, self.compare)
-        told = self._placed(self.now.run(lambda now, share: self._tell(now, number, share)))
+        with job.alone():
+            told = self._placed(self.now.run(lambda now, share: self._tell(now, number, share)))
         self.reporter.line(_summary(job, told))
         return told
 

@@ -47,12 +47,12 @@ def genome_for(
         y: the observation, (1, C, H, W) in [0, 1]; the search sees it with 16 bits.
         known: 1 where a pixel is known, (1, 1, H, W), if some are missing.
         usual: what would be taken without a search; it is tried first, if the space has it.
-        folder: of the study.
+        folder: of the study; the same one, however it is spelled.
         about: what the picture is called.
         seed: of the study.
         device: where fits run.
         timeout: seconds, after which no trial starts; one may be predicted to take a third of them. None: as the
-            preset says.
+            preset says. Fits that were made before an interruption count.
         watch: told every Event of the search.
 
     Returns:
@@ -62,6 +62,7 @@ def genome_for(
         DipsearchError: no genome could be fitted.
         UsageError: a path that is no UTF-8.
     """
+    folder = folder.resolve()  # the study is that of a path, and is gone on with from any folder
     if not is_utf8(folder):
         raise UsageError("--genome auto keeps runs by their names, and this one is no UTF-8; rename it")
     file, none = folder / "genome.yaml", folder / "none-found"  # the latter: so that going on gives the same picture
@@ -76,12 +77,13 @@ def genome_for(
     damaged = task.with_images("search", [str(picture)]).without_truth(None if known is None else str(mask))
     effort = choose_effort(damaged.search, PRESET)
     iterations = min(task.recipe_for(effort).iterations, usual.recipe.iterations)
+    space, store = load_space(SPACE), RunStore(folder / "runs")
+    spent = sum(run["seconds"] or 0.0 for run in store.load(task.name)[0])
     effort = effort.changed(
         HOLD_OUT | {"iterations": iterations},
-        timeout=timeout,
+        timeout=max((effort.timeout if timeout is None else timeout) - spent, 1e-3),
         max_seconds=None if timeout is None else max(timeout / 3, 1e-3),
     )
-    space, store = load_space(SPACE), RunStore(folder / "runs")
     settings = Settings(damaged, space, PRESET, effort, seed, device=device, goals=("held-out",), start=(usual.genome,))
     study = folder / "study"
     try:

@@ -19,6 +19,7 @@ from dipsearch.run import hashed
 
 WILD = "*?["
 RECORD, UNFINISHED, STRIP = ".json", ".unfinished", ".compare.png"  # added to a result's name
+LOCK = "lock"  # within what is unfinished
 KEPT = re.compile("[0-9a-f]{16}")  # folders of fits, by the hash of their settings
 FOREIGN = (".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".psd", ".svg", ".pdf", ".exr", ".npy")
 
@@ -71,16 +72,36 @@ class Job:
         """The folder of the fits with these settings, while they last."""
         return self.unfinished / hashed(settings)
 
-    def prepare(self, settings: dict[str, Any]) -> Path:
+    def prepare(self, settings: dict[str, Any], *, compare: bool = False) -> Path:
         """Make that folder; UsageError where the copy could not be written beside it."""
         try:
-            for path in (self.target, self.record):
+            for path in self.made(compare=compare):
                 if path.is_dir():
                     raise UsageError(f"{path}: cannot be written: it is a folder")
             self.kept(settings).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError(f"{self.target}: cannot be written: {error.strerror}") from None
         return self.kept(settings)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work on a copy that was prepared while no other process does; UsageError where one does."""
+        import filelock  # only where there is something to do
+
+        lock = self.unfinished / LOCK
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(filelock.FileLock(lock, timeout=0))
+            except filelock.Timeout:
+                raise UsageError(f"{self.target}: another process is at work on it") from None
+            except (OSError, NotImplementedError):  # a file system without locks
+                pass
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # something is kept
+                    lock.unlink(missing_ok=True)
+                    self.unfinished.rmdir()
 
     def leave(self, settings: dict[str, Any]) -> None:
         """Remove that folder where nothing was kept."""
@@ -119,9 +140,10 @@ class Job:
     def tidy(self) -> None:
         """Remove what was kept while the work lasted, and nothing else."""
         with contextlib.suppress(OSError):
-            for path in (left for made in self.made(compare=True) for left in leftovers(made)):
+            for path in (left for made in (*self.made(compare=True), self.preview) for left in leftovers(made)):
                 path.unlink(missing_ok=True)
             self.preview.unlink(missing_ok=True)
+            (self.unfinished / LOCK).unlink(missing_ok=True)
             for folder in self.unfinished.iterdir():
                 if KEPT.fullmatch(folder.name):
                     shutil.rmtree(folder, ignore_errors=True)
@@ -149,6 +171,8 @@ def bad_paths() -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"{str(error.filename)[:100]}: {error.strerror}") from None
+    except RuntimeError as error:  # of links that lead back to themselves, before Python 3.13
+        raise UsageError(str(error)) from None
 
 
 @bad_paths()
@@ -174,6 +198,7 @@ def jobs(
         compare: the picture before and after is written, too.
 
     Of a folder or a pattern, copies that were made before are no inputs, nor is what lies beside such copies elsewhere.
+    Records and what is unfinished are none, however they are named: a shell expands patterns, too.
 
     Raises:
         UsageError: an input does not exist or holds no picture, or a copy would be an input or another copy.
@@ -181,23 +206,25 @@ def jobs(
     if {"/", os.sep} & set(suffix):
         raise UsageError(f"--suffix: {suffix}: a part of a name, not of a path")
     extension = ending_of(extension) if extension else ""
-    found: list[tuple[Path, Path]] = []  # a file, and its place under the output
+    found: dict[tuple[Path, Path], None] = {}  # a file, and its place under the output; a set in the order given
     beside = {path.resolve() for path in read}
     for given in inputs:
         for path in _expanded(given):
+            if _at_work(path) or _records(path):
+                continue
             if path.is_dir():
-                entries = [each for each in sorted(path.rglob("*") if recursive else path.iterdir()) if _picture(each)]
-                if not entries:
+                inside = sorted(path.rglob("*") if recursive else path.iterdir())
+                places = [(entry, entry.relative_to(path)) for entry in inside if _picture(entry)]
+                if not places and path == Path(given) and not any(map(_at_work, inside)):
                     raise UsageError(f"{path}: no picture in this folder; known extensions: {_known_extensions()}")
-                places = [(entry, entry.relative_to(path)) for entry in entries]
             else:
                 places = [(path, Path(path.name))]
             named = path == Path(given) and not path.is_dir()
-            found += [
-                (entry, place)
+            found |= {
+                (entry, place): None
                 for entry, place in places
                 if named or not (entry.resolve() in beside or _made_before(entry, output))
-            ]
+            }
     if not found:
         raise UsageError(f"{', '.join(inputs)}: no picture but results, masks and references")
     if output.suffix.lower() in FOREIGN and not output.is_dir():
@@ -208,7 +235,7 @@ def jobs(
     if file and (suffix or extension):
         raise UsageError(f"--suffix and --ext name files in a folder, but {output} is a file")
     if file:
-        made = [Job(found[0][0], output)]
+        made = [Job(source, output) for source, _ in found]
     else:
         made = [
             Job(source, output / place.with_name(f"{place.stem}{suffix}{extension or place.suffix}"))
@@ -232,13 +259,22 @@ def _known_extensions() -> str:
 
 def _made_before(path: Path, output: Path) -> bool:
     """Whether a file under the output is a copy, or one anywhere belongs to a copy."""
-    if any(parent.name.endswith(UNFINISHED) for parent in path.parents):
+    if any(map(_at_work, path.parents)):
         return True
     if not path.name.endswith(STRIP) and output.resolve() not in path.resolve().parents:
         return False
-    record = path.with_name(path.name.removesuffix(STRIP) + RECORD)
+    return _records(path.with_name(path.name.removesuffix(STRIP) + RECORD))
+
+
+def _at_work(path: Path) -> bool:
+    """Whether it is the folder of what is kept while the work lasts."""
+    return path.name.endswith(UNFINISHED)
+
+
+def _records(path: Path) -> bool:
+    """Whether a file says how a copy was made."""
     try:
-        return "settings_hash" in json.loads(record.read_text(encoding="utf-8"))
+        return path.suffix == RECORD and "settings_hash" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dipsearch.dataset import sha256
-from dipsearch.error import UsageError
+from dipsearch.error import DipsearchError, UsageError
 from dipsearch.fitting.device import memory_of
 from dipsearch.fitting.plan import USABLE
 from dipsearch.image import to_grey, write_png
@@ -159,7 +159,7 @@ class Restoration:
         elif settings.sigma is not None:  # of the mean of n pixels: a root of n less
             self.sigma = float(settings.sigma) * math.sqrt(self.photo.x.numel() / whole.x.numel())
         self.started = time.monotonic()
-        folder = self.job.prepare(self.identity)
+        folder = self.job.prepare(self.identity, compare=self.compare)
         self.choice = self._choice(folder, shown)
         self.work = Work(self.y, operator, self.choice, folder, settings.seed, settings.device, settings.tile)
         self.answers: dict[int, Tensor] = {}
@@ -219,7 +219,10 @@ class Restoration:
             "fit_seconds": round(sum(each.seconds for each in fits), 3),
         }
         if self.compare:  # before the record, which says that all is done
-            self.strip()
+            try:
+                self.strip()
+            except DipsearchError as error:  # a full disk: the result itself may yet be written
+                self.notes.append(str(error))
         record = self.write(told | {"complete": True})
         self.complete = True
         self.job.tidy()
