@@ -41,7 +41,7 @@ def read_strip(path: Path, run: dict[str, Any]) -> dict[int, Tensor]:
     strip = path.with_suffix(".frames.png")
     at = iterations(int(run["iterations"]))
     try:
-        with Image.open(strip) as opened:
+        with Image.open(strip, formats=["PNG"]) as opened:
             pixels = np.asarray(opened, dtype=np.float32) / 255
     except FileNotFoundError:
         raise UsageError(

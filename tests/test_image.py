@@ -246,6 +246,14 @@ def test_refused(tmp_path: Path, case: str) -> None:
     assert "\n" not in message
 
 
+def test_no_program_is_started_to_read_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it was to be started"))
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(RANDOM), "EPS"))
+    with pytest.raises(UsageError, match="not a readable picture"):
+        read(str(path))
+
+
 @pytest.mark.parametrize("name", ["nowhere.png", "folder", "nowhere/a.png"])
 def test_no_such_file_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder").mkdir()

@@ -1,17 +1,33 @@
 """Reading by Pillow: all formats but TIFF and 16-bit colour PNG, which it cuts to 8 bits."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dipsearch.error import UsageError
 from dipsearch.photo.content import ORIENTATION, RESOLUTION, Raster, check_pages, check_size, cmyk, resolution
 
 KNOWN_DEPTH = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "DIB", "GIF", "WEBP", "TGA", "PCX")  # 8 bits where Pillow says so
 
+COMMANDED = ("EPS",)  # Pillow has Ghostscript read them: no file is to start a program
+
 LEFT_OUT = {"gamma": "gamma", "xmp": "XMP", "XML:com.adobe.xmp": "XMP", "comment": "comment", "photoshop": "IPTC"}
+
+
+def open_picture(file: Path | BinaryIO) -> Image.Image:
+    """A picture in a format that Pillow reads itself; its content says which, and not its name."""
+    Image.preinit()
+    try:
+        return Image.open(file, formats=_readable())
+    except UnidentifiedImageError:
+        Image.init()  # the rarer formats
+        return Image.open(file, formats=_readable())
+
+
+def _readable() -> list[str]:
+    return [name for name in Image.ID if name not in COMMANDED]
 
 
 def decode_pillow(path: Path, picture: Image.Image) -> Raster:

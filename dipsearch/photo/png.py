@@ -18,7 +18,7 @@ MAGIC = b"\x89PNG\r\n\x1a\n"
 
 def decode_deep_png(path: Path, file: BinaryIO) -> Raster:
     """The samples by imagecodecs, and all else by Pillow."""
-    with Image.open(file) as picture:
+    with Image.open(file, formats=["PNG"]) as picture:
         check_size(path, *picture.size)
         check_pages(path, getattr(picture, "n_frames", 1))
         try:

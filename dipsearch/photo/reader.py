@@ -12,7 +12,7 @@ from torch import Tensor
 from dipsearch.error import UsageError
 from dipsearch.photo import png, tiff
 from dipsearch.photo.content import FLOATS, LARGEST, Photo, Raster
-from dipsearch.photo.pillow import decode_pillow
+from dipsearch.photo.pillow import decode_pillow, open_picture
 from dipsearch.photo.silence import no_warnings, reason
 
 SIDEWAYS = (5, 6, 7, 8)  # orientations that change width and height
@@ -50,7 +50,7 @@ def _decode(path: Path, file: BinaryIO) -> Raster:
     depth, colours = magic[24:] if is_png else (8, 0)
     if depth == 16 and colours != 0:  # 0 is grey alone
         return png.decode_deep_png(path, file)
-    with Image.open(file) as picture:
+    with open_picture(file) as picture:
         clear = picture.info.get("transparency")
         if depth < 8 and colours == 0 and isinstance(clear, int):  # Pillow makes 8 bits of the levels, but not of this
             picture.info["transparency"] = clear * 255 // (2**depth - 1)

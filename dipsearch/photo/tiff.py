@@ -90,7 +90,7 @@ def _check_lzw(page: "TiffPage", file: BinaryIO) -> None:
 
 def _by_pillow(path: Path, file: BinaryIO) -> Raster:
     file.seek(0)
-    with no_stderr(), Image.open(file) as picture:
+    with no_stderr(), Image.open(file, formats=["TIFF"]) as picture:
         # Pillow turns pictures of this format upright itself
         return replace(decode_pillow(path, picture), orientation=1)
 

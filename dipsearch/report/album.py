@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from dipsearch.photo.pillow import open_picture
 from dipsearch.run import hashed
 
 LOSSLESS = 96 * 96  # pixels; larger ones are compressed, to what the eye does not see
@@ -25,7 +26,7 @@ class Album:
         if key in self.pictures:
             return key
         try:
-            with Image.open(path) as opened:
+            with open_picture(path) as opened:
                 picture = opened.convert("RGB" if opened.mode != "L" else "L")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # as Pillow has it for broken ones
             return None
