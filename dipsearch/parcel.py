@@ -3,6 +3,7 @@ states of interrupted fits where they are asked for."""
 
 import io
 import lzma
+import math
 import os
 import re
 import tarfile
@@ -47,8 +48,10 @@ def pack(store: RunStore, file: Path, tasks: list[str], *, unfinished: bool = Fa
         tasks: their names, as those of the store's folders.
         unfinished: states of interrupted fits as well, so that these go on elsewhere; they are large.
 
+    Of fits that are under way meanwhile, what is there when its turn comes is taken.
+
     Raises:
-        UsageError: there are none, or none of one of the tasks.
+        UsageError: there are none, or none of one of the tasks, or they are more than a parcel holds.
     """
     chosen = dict.fromkeys(tasks or sorted(path.name for path in store.root.glob("*") if path.is_dir()))
     found = {task: [path for path in sorted((store.root / task).glob("*.json")) if read_run(path)] for task in chosen}
@@ -59,20 +62,31 @@ def pack(store: RunStore, file: Path, tasks: list[str], *, unfinished: bool = Fa
     if not paths + begun:
         raise UsageError(f"no runs under {store.root}")
 
-    def add(parcel: tarfile.TarFile, path: Path) -> None:
-        parcel.add(path, arcname=f"{path.parent.name}/{path.name}", recursive=False)
+    taken = {".json": 0, ".unfinished": 0, ".csv": 0}
 
     def write(temporary: Path) -> None:
         with tarfile.open(temporary, "w:xz") as parcel:
-            for path in paths:
-                for each in (path.with_suffix(".csv"), path):  # the record last, as in the store
-                    if each.exists():
-                        add(parcel, each)
-            for path in begun:
-                add(parcel, path)
+            runs = (
+                each for path in paths for each in (path.with_suffix(".csv"), path)
+            )  # the record last, as in the store
+            for path in (*runs, *begun):
+                taken[path.suffix] += _add(parcel, path)
+                records = math.ceil((parcel.offset + 2 * tarfile.BLOCKSIZE) / tarfile.RECORDSIZE)  # with what ends it
+                if records * tarfile.RECORDSIZE > LARGEST:
+                    raise UsageError(f"{file}: more than {LARGEST // 2**20} MiB; pack fewer tasks at once")
 
     write_atomically(file, write)
-    return Packed(len(paths), len(begun))
+    return Packed(taken[".json"], taken[".unfinished"])
+
+
+def _add(parcel: tarfile.TarFile, path: Path) -> bool:
+    """Put a file into a parcel, if it is there."""
+    try:
+        with path.open("rb") as file:  # as it is now: one that is written anew meanwhile is another file
+            parcel.addfile(parcel.gettarinfo(arcname=f"{path.parent.name}/{path.name}", fileobj=file), file)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    return True
 
 
 def merge(store: RunStore, file: Path) -> Merged:

@@ -170,6 +170,10 @@ class RunStore:
                 if (beside := source.with_suffix(suffix)).exists():
                     write_atomically(target.with_suffix(suffix), lambda new, old=beside: shutil.copyfile(old, new))  # type: ignore[misc]
             mine = {name: getattr(run, name) for name in ("task", "purpose", "preset", "image", "name")}
+            for kind, old in self.pictures_of(found).items():
+                shown = self.pictures_of(found | mine)[kind]
+                if old.exists() and not shown.exists():
+                    write_atomically(shown, lambda new, old=old: shutil.copyfile(old, new))  # type: ignore[misc]
             self.save(Run(**{name: (found | mine)[name] for name in FIELDS}))
             return self.find(run.task, run.key)
         return None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import lzma
 import os
 import shutil
 import tarfile
@@ -9,6 +10,7 @@ import tarfile
 import pytest
 from fits import GENOME, tiny
 
+from dipsearch import parcel
 from dipsearch.cli import main
 from dipsearch.error import UsageError
 from dipsearch.parcel import Merged, Packed, merge, pack
@@ -169,6 +171,31 @@ def test_what_is_no_file_is_not_packed(packed, tmp_path):
     (store.root / "task" / "folder.json").mkdir()
     (store.root / "task" / "dangling.json").symlink_to(tmp_path / "nowhere")
     assert pack(store, tmp_path / "again.tar.xz", []) == Packed(2)
+
+
+def test_a_fit_that_ends_while_it_is_packed_is_left_out(packed, tmp_path, monkeypatch):
+    store, _ = packed
+    state = store.unfinished("task", "0123456789abcdef")
+    state.write_bytes(b"x")
+
+    def add(opened, path, plain=parcel._add):
+        state.unlink(missing_ok=True)
+        return plain(opened, path)
+
+    monkeypatch.setattr(parcel, "_add", add)
+    assert pack(store, tmp_path / "again.tar.xz", [], unfinished=True) == Packed(2, 0)
+
+
+def test_what_no_parcel_would_give_back_is_not_packed(packed, tmp_path, monkeypatch):
+    (store, file), again = packed, tmp_path / "again.tar.xz"
+    whole = len(lzma.decompress(file.read_bytes()))
+    monkeypatch.setattr(parcel, "LARGEST", whole - 1)
+    with pytest.raises(UsageError, match="pack fewer tasks at once"):
+        pack(store, again, [])
+    assert not again.exists()
+    monkeypatch.setattr(parcel, "LARGEST", whole)
+    pack(store, again, [])
+    assert merge(RunStore(tmp_path / "there"), again).new == 2
 
 
 def test_the_command_line_packs_and_merges(packed, tmp_path, capsys):

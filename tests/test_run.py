@@ -314,7 +314,9 @@ def test_a_written_file_has_the_permissions_of_the_users_new_files(tmp_path, mas
     assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("no")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), OSError(), KeyboardInterrupt(), ValueError("no")]
+)
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, error):
     def write(temporary):
         temporary.write_text("half")
@@ -326,7 +328,18 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, error):
         write_atomically(path, write)
     assert path.read_text() == "before" and files_in(tmp_path) == ["file.txt"]
     if isinstance(error, OSError):
-        assert str(caught.value) == f"{path}: cannot be written: No space left on device"
+        assert str(caught.value) == f"{path}: cannot be written: {error.strerror or 'OSError'}"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no such files elsewhere")
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "null"
+    os.mkfifo(pipe)
+    link.symlink_to(os.devnull)
+    for path in (pipe, link):
+        with pytest.raises(DipsearchError, match="cannot be written: not a regular file"):
+            write_atomically(path, lambda temporary: temporary.write_text("x"))
+    assert pipe.is_fifo() and link.is_symlink()
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

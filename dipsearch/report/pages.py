@@ -251,7 +251,8 @@ def _curves(path: Path, run: dict[str, Any]) -> list[Markup]:
             curve({"c": (at, drawn["loss"])}, marks, "loss over iterations", log=True),
         ]
         if "statistic" in drawn:
-            told = f"what the stopping rule {run['setting']['recipe']['stop']} watches over iterations"
+            recipe = run["setting"]["recipe"] | (run["recipe_changes"] or {})
+            told = f"what the stopping rule {recipe['stop']} watches over iterations"
             made.append(curve({"d": (at, drawn["statistic"])}, marks, told, log=True))
         return [each for each in made if each is not None]
     except (UsageError, KeyError, TypeError, ValueError):
