@@ -121,6 +121,8 @@ def calls():
         "convolution_backward": (grad, x, kernel, [5], *DENSE, [True] * 3),
         "reflection_pad2d": (x, [1, 2, 3, 4]),
         "reflection_pad2d_backward": (torch.rand(2, 3, 8, 10), x, [1] * 4),
+        "replication_pad2d": (x, [1, 2, 3, 4]),
+        "replication_pad2d_backward": (torch.rand(2, 3, 8, 10), x, [1] * 4),
         "pixel_shuffle": (shuffled, 2),
         "pixel_unshuffle": (x, 2),
         "bmm": (torch.rand(3, 6, 8), torch.rand(3, 8, 5)),
@@ -227,6 +229,7 @@ def test_a_prediction_does_not_wait_for_torchs_compiler():
         "[cost(load_genome(name), 64, 64) for name in ('dip-denoise', 'pyramid', 'dip-resnet', 'dip-library-6')];"
         "data = load_genome('dip-denoise').data();"
         "[cost(parse_genome(data | {'upsample': name}), 64, 64) for name in ('lpf3', 'pixel-shuffle', 'transposed')];"
+        "cost(parse_genome(data | {'downsample': 'lanczos2'}), 64, 64);"
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

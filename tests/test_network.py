@@ -665,6 +665,15 @@ def test_fixed_filters_follow_type_and_layout_and_learn_nothing(name: str, dtype
     assert not list(layer.parameters()) and not layer.state_dict()
 
 
+def test_a_fixed_filter_that_was_looked_at_can_be_trained_through() -> None:
+    layer, x = FixedFilter(FIR_FILTERS["lpf3"]), torch.rand(1, 2, 4, 4, generator=seeded())
+    with torch.inference_mode():
+        seen = layer(x)
+    x.requires_grad_(True)
+    layer(x).sum().backward()
+    assert torch.equal(layer(x), seen) and x.grad is not None
+
+
 def test_a_fixed_filter_has_the_gradient_of_its_values() -> None:
     x = torch.rand(1, 2, 3, 4, generator=seeded(), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(FixedFilter(FIR_FILTERS["lpf3"]), (x,))

@@ -20,7 +20,9 @@ def lanczos2_kernel(factor: int) -> Tensor:
         A (4 factor, 4 factor) float32 kernel, symmetric, summing to one.
     """
     taps = 4 * factor
-    distance = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / factor
+    distance = (
+        torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
+    ) / factor  # on "meta", it is slow
     line = torch.sinc(distance) * torch.sinc(distance / 2)
     kernel = torch.outer(line, line)
     return (kernel / kernel.sum()).float()
@@ -40,7 +42,7 @@ class Lanczos2(nn.Module):
         if factor < 2 or factor % 2:
             raise UsageError(f"downsampling takes an even factor, such as 2, 4 or 8, not {factor}")
         self.factor = factor
-        self.register_buffer("kernel", lanczos2_kernel(factor), persistent=False)
+        self.register_buffer("kernel", lanczos2_kernel(factor).to(torch.get_default_device()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """NCHW to NCHW, 1 / factor of the size."""
@@ -126,7 +128,8 @@ class FixedFilter(nn.Module):
     def _matrix(self, side: int, x: Tensor) -> Tensor:
         key = (side, x.dtype, x.device)
         if key not in self._matrices:
-            self._matrices[key] = doubling(self.taps, side).to(x.device, x.dtype)
+            with torch.inference_mode(mode=False):  # it may be trained through later
+                self._matrices[key] = doubling(self.taps, side).to(x.device, x.dtype)
         return self._matrices[key]
 
 

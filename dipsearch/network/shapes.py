@@ -137,6 +137,8 @@ SHAPES: dict[Any, Callable[..., Any]] = {
     aten.pixel_unshuffle.default: _unshuffled,
     aten.reflection_pad2d.default: _padded,
     aten.reflection_pad2d_backward.default: _like_second,
+    aten.replication_pad2d.default: _padded,
+    aten.replication_pad2d_backward.default: _like_second,
     aten.avg_pool2d.default: _pooled,
     aten.avg_pool2d_backward.default: _like_second,
     aten.max_pool2d_with_indices.default: _most,

@@ -1,7 +1,7 @@
 """A part of a fit, as data: it runs in any process on any machine, and its state comes back.
 
 A fit pauses at the rungs of a search, and once a minute in a long one. It goes on from its state, to the same bits
-on the CPU, wherever the next leg runs.
+on CPUs of one kind, wherever the next leg runs.
 """
 
 import socket
