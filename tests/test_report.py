@@ -23,6 +23,7 @@ from dipsearch.report.charts import curve, history
 from dipsearch.report.drawing import DIAGRAMS, diagram, draw_network
 from dipsearch.report.gather import gather
 from dipsearch.report.html import page
+from dipsearch.report.pages import _curves
 from dipsearch.reproduce.table import load_table, plan
 from dipsearch.run import RunStore
 from dipsearch.search.evaluation import Protocol
@@ -363,6 +364,14 @@ def test_a_drawing_says_what_the_genome_says():
     across = [drawn.level for drawn in linked.boxes]
     offsets = {across[arrow.start] - across[arrow.end] for arrow in linked.arrows if arrow.kind != "flow"}
     assert offsets == {-2, 0, 1}
+
+
+@pytest.mark.parametrize(("changes", "rule"), [(None, "es-wmv"), ({"stop": "held-out"}, "held-out")])
+def test_a_curve_says_which_rule_watched_it(tmp_path, changes, rule):
+    (tmp_path / "run.csv").write_text("iteration,loss,psnr,raw,statistic\n10,0.5,20,19,0.4\n20,0.4,21,20,0.3\n")
+    run = {"chosen": 20, "psnr": 21.0, "oracle_iteration": None, "oracle_psnr": None, "recipe_changes": changes}
+    drawn = _curves(tmp_path / "run.json", run | {"setting": {"recipe": {"stop": "es-wmv"}}})
+    assert f"what the stopping rule {rule} watches" in str(drawn[-1])
 
 
 def test_a_curve_skips_what_is_no_number():

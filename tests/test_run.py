@@ -118,6 +118,18 @@ def test_a_curve_and_a_thumbnail_lie_beside_a_run(tmp_path):
         assert picture.size == (24, 20) and picture.getpixel((0, 0)) == (128, 128, 128)
 
 
+def test_a_run_that_is_taken_over_brings_all_that_lies_beside_it(tmp_path):
+    store, run = RunStore(tmp_path), run_of()
+    store.save(run, fit_of())
+    store.keep_pictures(run, {"observation": torch.full((1, 3, 20, 24), 0.25), "truth": None})
+    mine = run_of(task="table", name="mine", psnr=None)
+    taken = store.take_over(mine)
+    assert (taken["task"], taken["name"], taken["psnr"]) == ("table", "mine", run.psnr)
+    there = {path.relative_to(tmp_path / "denoise") for path in tmp_path.glob("denoise/**/*.*")}
+    assert {path.relative_to(tmp_path / "table") for path in tmp_path.glob("table/**/*.*")} == there
+    assert len(there) == 4
+
+
 def test_a_run_saved_twice_is_one_file_and_the_last_one_counts(tmp_path):
     store = RunStore(tmp_path)
     store.save(run_of(psnr=20.0))
