@@ -66,10 +66,8 @@ def pack(store: RunStore, file: Path, tasks: list[str], *, unfinished: bool = Fa
 
     def write(temporary: Path) -> None:
         with tarfile.open(temporary, "w:xz") as parcel:
-            runs = (
-                each for path in paths for each in (path.with_suffix(".csv"), path)
-            )  # the record last, as in the store
-            for path in (*runs, *begun):
+            beside = (each for path in paths for each in (path.with_suffix(".csv"), path))  # records last
+            for path in (*beside, *begun):
                 taken[path.suffix] += _add(parcel, path)
                 records = math.ceil((parcel.offset + 2 * tarfile.BLOCKSIZE) / tarfile.RECORDSIZE)  # with what ends it
                 if records * tarfile.RECORDSIZE > LARGEST:

@@ -166,14 +166,12 @@ class RunStore:
                 continue
             source = self.path_of(folder.name, found["image"], run.key)
             target = self.path_of(run.task, run.image, run.key)
-            for suffix in BESIDE:
-                if (beside := source.with_suffix(suffix)).exists():
-                    write_atomically(target.with_suffix(suffix), lambda new, old=beside: shutil.copyfile(old, new))  # type: ignore[misc]
             mine = {name: getattr(run, name) for name in ("task", "purpose", "preset", "image", "name")}
-            for kind, old in self.pictures_of(found).items():
-                shown = self.pictures_of(found | mine)[kind]
-                if old.exists() and not shown.exists():
-                    write_atomically(shown, lambda new, old=old: shutil.copyfile(old, new))  # type: ignore[misc]
+            beside = [(source.with_suffix(suffix), target.with_suffix(suffix)) for suffix in BESIDE]
+            pictures = zip(self.pictures_of(found).values(), self.pictures_of(found | mine).values(), strict=True)
+            for old, new in (*beside, *pictures):
+                if old.exists():
+                    write_atomically(new, lambda temporary, old=old: shutil.copyfile(old, temporary))  # type: ignore[misc]
             self.save(Run(**{name: (found | mine)[name] for name in FIELDS}))
             return self.find(run.task, run.key)
         return None

@@ -20,9 +20,8 @@ def lanczos2_kernel(factor: int) -> Tensor:
         A (4 factor, 4 factor) float32 kernel, symmetric, summing to one.
     """
     taps = 4 * factor
-    distance = (
-        torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
-    ) / factor  # on "meta", it is slow
+    places = torch.arange(taps, dtype=torch.float64, device="cpu")  # on "meta", it imports torch's compiler
+    distance = (places - (taps - 1) / 2) / factor
     line = torch.sinc(distance) * torch.sinc(distance / 2)
     kernel = torch.outer(line, line)
     return (kernel / kernel.sum()).float()
