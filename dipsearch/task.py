@@ -111,6 +111,18 @@ class RerunEffort(Effort):
     seeds: int = Field(3, ge=1)
 
 
+class Suited(Part):
+    """A genome that suits pictures of a size, by its name, and what their fits take of the recipe for themselves."""
+
+    genome: str
+    recipe: dict[str, Any] = Field(default_factory=dict, description="fields of the preset's recipe to change")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_name_alone(cls, data: Any) -> Any:
+        return {"genome": data} if isinstance(data, str) else data
+
+
 class RestoreEffort(Part):
     """A preset of `restore`: what is fitted to a person's own picture, and how.
 
@@ -118,7 +130,7 @@ class RestoreEffort(Part):
     genome is taken from a size on. What is larger than `tile` is restored in parts.
     """
 
-    genome: dict[Annotated[int, Field(ge=0)], str] = Field(
+    genome: dict[Annotated[int, Field(ge=0)], Suited] = Field(
         min_length=1, description="by the pixels a side (the root of the area) from which on it is taken"
     )
     tile: int = Field(512, ge=64, description="pixels a side of the largest picture that is fitted as one")

@@ -281,6 +281,22 @@ def test_the_default_for_photographs_is_a_row_beside_the_papers_network():
     assert Recipe.model_validate(made.task.recipe.model_dump() | row.changes) == default.recipe
 
 
+def test_a_size_has_settings_of_its_own():
+    """They are those of the preset's genome there: another genome has the preset's, and what is given wins."""
+    task = load_task("denoise")
+    effort = RestoreEffort.model_validate(
+        {"genome": {0: "denoise-small", 192: {"genome": "pyramid", "recipe": {"patience": 7}}}, "recipe": {"window": 9}}
+    )
+    own = task.model_copy(update={"restore": {"balanced": effort}})
+    small, large = (choose(own, size=(side, side)) for side in (64, 192))
+    usual = task.recipe.patience
+    assert [(made.name, made.recipe.patience) for made in (small, large)] == [("denoise-small", usual), ("pyramid", 7)]
+    assert small.recipe.window == large.recipe.window == 9
+    assert choose(own, genome="pyramid", size=(192, 192)).recipe.patience == usual
+    assert choose(own, size=(192, 192), patience=8).recipe.patience == 8
+    assert [made.recipe for made in choices(own)] == [small.recipe, large.recipe]
+
+
 def test_what_is_given_wins_over_the_preset():
     task = load_task("denoise")
     assert choose(task, size=SIZE).name == "denoise-small"

@@ -7,7 +7,7 @@ from typing import Any
 from dipsearch import catalog
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome, load_genome_file
-from dipsearch.task import RestoreEffort, Task, choose_effort
+from dipsearch.task import RestoreEffort, Suited, Task, choose_effort
 
 BALANCED = "balanced"
 
@@ -33,7 +33,8 @@ def choose(
     """The genome and recipe of a task's preset for a picture of a size.
 
     A task without presets has one, `balanced`: its published genome and recipe. A genome brings the values of the
-    recipe that it was found with. With a noise level and no rule, the fit stops where it reaches that level.
+    recipe that it was found with; the preset may have values for a size, which its own genome there takes. With a
+    noise level and no rule, the fit stops where it reaches that level.
 
     Args:
         task: what is to be undone.
@@ -53,17 +54,24 @@ def choose(
 def choices(task: Task, preset: str = BALANCED, genome: str | None = None, **settings: Any) -> list[Choice]:
     """What `choose` may give, over all sizes."""
     effort = effort_of(task, preset)
-    names = [genome] if genome else [name for _, name in sorted(effort.genome.items())]
-    return [_choice(task, effort, name, settings) for name in names]
+    if genome:
+        return [_choice(task, effort, genome, settings)]
+    return [_choice(task, effort, suited, settings) for _, suited in sorted(effort.genome.items())]
 
 
 def effort_of(task: Task, preset: str) -> RestoreEffort:
     """A preset by its name; UsageError names the choices."""
-    presets = task.restore or {BALANCED: RestoreEffort(genome={0: task.genome})}
+    presets = task.restore or {BALANCED: RestoreEffort(genome={0: Suited(genome=task.genome)})}
     return choose_effort(presets, preset)  # type: ignore[no-any-return]
 
 
-def _choice(task: Task, effort: RestoreEffort, wanted: Genome | catalog.Name, settings: dict[str, Any]) -> Choice:
+def _choice(
+    task: Task, effort: RestoreEffort, wanted: Genome | catalog.Name | Suited, settings: dict[str, Any]
+) -> Choice:
+    preset = effort.recipe
+    if isinstance(wanted, Suited):
+        preset = preset | wanted.recipe
+        wanted = wanted.genome
     if isinstance(wanted, Genome):
         name, genome, own = wanted.key(), wanted, {}
     else:
@@ -72,5 +80,5 @@ def _choice(task: Task, effort: RestoreEffort, wanted: Genome | catalog.Name, se
     given = {field: value for field, value in settings.items() if value is not None}
     if "sigma" in given:
         given = {"stop": "discrepancy"} | given
-    recipe = task.recipe.model_dump() | effort.recipe | own | given
+    recipe = task.recipe.model_dump() | preset | own | given
     return Choice(name, genome, catalog.validate("recipe", Recipe.model_validate, recipe), effort.tile)
