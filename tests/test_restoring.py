@@ -1,8 +1,10 @@
 """Restoring in memory: tiles, choices, noise levels, and `dipsearch.restore` on arrays and tensors."""
 
 import dataclasses
+import gc
 import itertools
 import math
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from torch import nn
 import dipsearch
 from dipsearch.catalog import names
 from dipsearch.error import UsageError
-from dipsearch.fitting.engine import fit
+from dipsearch.fitting.engine import fit, start
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.image import read
 from dipsearch.operator import Downsample, Identity, Mask
@@ -118,6 +120,24 @@ def test_the_fit_of_a_whole_picture_is_the_plain_one(tmp_path):
     (made,) = work(tmp_path, y).run()
     plain = fit(GENOME, y, recipe=Recipe(iterations=10, precision="float32"), device="cpu")
     assert torch.equal(made.x, plain.x) and made.stop_reason == "budget"
+
+
+def test_the_fit_of_a_tile_does_not_outlive_it(tmp_path, monkeypatch):
+    """Nothing refers to it in a circle, which would keep its memory until the collector comes by."""
+    begun, alive = [], []
+
+    def noted(*args, **settings):
+        fitting = start(*args, **settings)
+        begun.append(weakref.ref(fitting))
+        return fitting
+
+    monkeypatch.setattr("dipsearch.restoring.work.start", noted)
+    gc.disable()
+    try:
+        work(tmp_path, picture(70, 150), side=80).run(lambda *_: alive.append(sum(one() is not None for one in begun)))
+    finally:
+        gc.enable()
+    assert len(begun) == 3 and alive == [1, 1, 1]
 
 
 def test_fits_that_are_kept_are_not_repeated(tmp_path):

@@ -96,7 +96,10 @@ def watch(
             raise Paused(f"{trace.label}: kept at iteration {iteration}")
 
     fitting.callback = look
-    fitting.advance()
+    try:
+        fitting.advance()
+    finally:
+        fitting.callback = None  # else the fit would hold itself, and its memory
     write_atomically(path, lambda temporary: torch.save(seen, temporary))
     kept.drop()
     return Watched(**seen)

@@ -123,6 +123,8 @@ class Work:
                 if kept.fitting.whole:
                     kept.save(now=True)
             raise
+        finally:
+            kept.fitting.callback = None  # else the fit would hold itself, and its memory
         made = kept.fitting.result()
         plain = {name: value for name, value in vars(made).items() if name != "oracle"}
         with suppress(DipsearchError):  # a full disk: what was kept goes for nothing, the picture may yet be written
