@@ -3,11 +3,12 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from dipsearch.atomic import write_atomically
 from dipsearch.error import BegunAnew, DipsearchError
@@ -56,6 +57,16 @@ def going_on(
 def _warn(what: str, error: Exception) -> None:
     reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
     warnings.warn(f"{what}: {reason}; the fit begins anew", BegunAnew, stacklevel=3)
+
+
+@contextlib.contextmanager
+def calling(fitting: Fitting | Ensemble, look: Callable[[int, Tensor], None]) -> Iterator[None]:
+    """`look` is the fit's callback meanwhile. It mostly knows the fit, which would else hold itself, and its memory."""
+    fitting.callback = look
+    try:
+        yield
+    finally:
+        fitting.callback = None
 
 
 class Kept(Generic[Begun]):

@@ -17,7 +17,7 @@ from dipsearch.fitting.loop import Fitting
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
 from dipsearch.image import digest
-from dipsearch.kept import Kept
+from dipsearch.kept import Kept, calling
 from dipsearch.operator import Downsample, Identity
 from dipsearch.run import hashed
 
@@ -95,11 +95,8 @@ def watch(
         if over:
             raise Paused(f"{trace.label}: kept at iteration {iteration}")
 
-    fitting.callback = look
-    try:
+    with calling(fitting, look):
         fitting.advance()
-    finally:
-        fitting.callback = None  # else the fit would hold itself, and its memory
     write_atomically(path, lambda temporary: torch.save(seen, temporary))
     kept.drop()
     return Watched(**seen)

@@ -16,7 +16,7 @@ from dipsearch.fitting.engine import start
 from dipsearch.fitting.loop import Fit
 from dipsearch.fitting.plan import USABLE, bytes_of, bytes_together
 from dipsearch.fitting.recipe import AUTO
-from dipsearch.kept import Kept, read_kept
+from dipsearch.kept import Kept, calling, read_kept
 from dipsearch.metric import from_mse
 from dipsearch.network.build import cost
 from dipsearch.operator import Downsample, Mask
@@ -115,16 +115,14 @@ class Work:
             tell(number, iteration, x)
             kept.save()
 
-        kept.fitting.callback = look
         try:
-            kept.fitting.advance()
+            with calling(kept.fitting, look):
+                kept.fitting.advance()
         except KeyboardInterrupt:
             with suppress(DipsearchError):  # a full disk
                 if kept.fitting.whole:
                     kept.save(now=True)
             raise
-        finally:
-            kept.fitting.callback = None  # else the fit would hold itself, and its memory
         made = kept.fitting.result()
         plain = {name: value for name, value in vars(made).items() if name != "oracle"}
         with suppress(DipsearchError):  # a full disk: what was kept goes for nothing, the picture may yet be written

@@ -20,7 +20,7 @@ from dipsearch.fitting.ensemble import Ensemble
 from dipsearch.fitting.loop import Fit, Fitting
 from dipsearch.fitting.recipe import Recipe
 from dipsearch.genome import Genome
-from dipsearch.kept import SAVE_EVERY, going_on
+from dipsearch.kept import SAVE_EVERY, calling, going_on
 from dipsearch.metric import psnr
 from dipsearch.run import environment
 from dipsearch.task import Observation
@@ -103,8 +103,7 @@ def go(
     `tell` is given the iteration and the PSNR of the averaged output, every 10 iterations, and `save` what is to be
     kept, once a minute.
     """
-    begun, fitting = time.monotonic(), None
-    saved = begun
+    saved = begun = time.monotonic()
     try:
         fitting, gathered = going_on(lambda: leg.begun(instance), leg.kept, {"frames": {}})
         seen = gathered["frames"]
@@ -121,14 +120,10 @@ def go(
             if not fitting.done and time.monotonic() > begun + leg.seconds:
                 raise _Over
 
-        fitting.callback = check
-        with suppress(_Over):
+        with suppress(_Over), calling(fitting, check):
             fitting.advance(leg.until)
     except FitError as error:
         return Reached(error=error)
-    finally:
-        if fitting is not None:
-            fitting.callback = None  # else the fit would hold itself, and its memory
     truth, curve = instance.truth, fitting.curve["psnr"]
     return Reached(
         fitting.iteration,
