@@ -1,4 +1,4 @@
-"""Batch norm of large, narrow maps: the same as torch's, but for rounding."""
+"""Norms: values and gradients of their definition, whatever the layout; batch norm of narrow maps."""
 
 from functools import partial
 
@@ -7,7 +7,7 @@ import torch
 from fits import seeded
 from torch import nn
 
-from dipsearch.network.blocks import ConvBlock
+from dipsearch.network.blocks import NORMS, ConvBlock
 from dipsearch.network.normalisation import BatchNorm
 
 NARROW, FITTING = (3, 20, 24, 36, 132), (32, 64)
@@ -40,6 +40,33 @@ def normed(layer, x, grad, after=()):
 
 def errors(found, true):
     return [((a - b).norm() / b.norm()).item() for a, b in zip(found, true, strict=True)]
+
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("back", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("norm", [name for name in NORMS if name != "none"])
+def test_a_norm_has_the_gradient_of_its_definition(norm, pictures, layout, back, dtype, close):
+    """torch's own instance norm has not, for one picture and a gradient that is channels-last."""
+    over = (2, 3) if norm == "instance" else (0, 2, 3)
+    x, grad = torch.randn(2, pictures, 4, 6, 8, generator=seeded(), dtype=torch.float64).to(dtype).unbind()
+    exact = x.double().requires_grad_()
+    mean, variance = exact.mean(over, keepdim=True), exact.var(over, keepdim=True, correction=0)
+    layer = NORMS[norm](4)
+    scale = getattr(layer, "weight", None)
+    expected = (exact - mean) / (variance + layer.eps).sqrt()
+    expected = expected if scale is None else expected * scale.detach().double()[:, None, None]
+    (truth,) = torch.autograd.grad(expected, exact, grad.double())
+    given = x.contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+    out = (layer.double() if dtype == torch.float64 else layer)(given)
+    (found,) = torch.autograd.grad(out, given, grad.contiguous(memory_format=LAYOUTS[back]))
+    assert out.dtype == found.dtype == dtype
+    assert torch.allclose(out.double(), expected, atol=close)
+    assert torch.allclose(found.double(), truth, atol=2 * close)
 
 
 @pytest.mark.parametrize("channels", NARROW)

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from dipsearch.network.convolution import Convolution
-from dipsearch.network.normalisation import BatchNorm, UniformBatchNorm
+from dipsearch.network.normalisation import BatchNorm, InstanceNorm, UniformBatchNorm
 from dipsearch.network.pending import Pending, pending
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": BatchNorm,
     "batch-uniform": UniformBatchNorm,
-    "instance": nn.InstanceNorm2d,
+    "instance": InstanceNorm,
     "none": lambda channels: nn.Identity(),
 }
 

@@ -1,9 +1,10 @@
-"""Batch norm of large, narrow maps."""
+"""Norms of one picture: batch norm of large, narrow maps, and an instance norm with the right gradient."""
 
 import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -44,6 +45,20 @@ class UniformBatchNorm(BatchNorm):
         """Draws the scales; shifts begin at 0."""
         super().reset_parameters()
         nn.init.uniform_(self.weight)
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """torch's own instance norm, with its gradient.
+
+    torch (2.13, on a CPU) silently gets that of a single picture wrong where it arrives channels-last: it takes its
+    values in another order. Of one picture, batch norm is the same, and right.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """NCHW to NCHW of the same size."""
+        if x.shape[0] > 1:
+            return super().forward(x)
+        return F.batch_norm(x, None, None, training=True, eps=self.eps)
 
 
 class _Folded(torch.autograd.Function):
