@@ -13,7 +13,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dipsearch.genome import parse_genome
-from dipsearch.network import unrolling, winograd
+from dipsearch.network import doubling, unrolling, winograd
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS, ConvBlock
 from dipsearch.network.build import build
 from dipsearch.network.cell import PRIMITIVES
@@ -108,7 +108,7 @@ def test_filtering_gives_the_values_and_gradients_of_a_convolution(filtering, si
     layer = convolution(bias=bias, recompute=recompute)
     x = torch.rand(1, 4, *size, generator=seeded(), dtype=torch.float64)
     x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
-    assert winograd.suits(layer.padded(x), layer.weight)
+    assert winograd.suits(layer.geometry.padded(x), layer.weight)
     out, expected = layer(x), plain(layer, x)
     assert torch.allclose(out, expected, atol=1e-11)
     learned = [layer.weight, *([layer.bias] if bias else [])]
@@ -120,7 +120,7 @@ def test_filtering_of_wide_maps_differs_by_rounding():
     """The most that a published network's widest layer may lose in float32, for values of unit size."""
     layer = convolution(channels=(132, 128)).to(torch.float32, memory_format=torch.channels_last)
     x = torch.randn(1, 132, 64, 96, generator=seeded()).contiguous(memory_format=torch.channels_last).requires_grad_()
-    assert winograd.suits(layer.padded(x), layer.weight)
+    assert winograd.suits(layer.geometry.padded(x), layer.weight)
     exact, learned = copy.deepcopy(layer).double(), [layer.weight, layer.bias]
     out, expected = layer(x), plain(exact, x.double())
     off = lambda ours, true: (ours - true).detach().abs().max() / true.detach().abs().max()  # noqa: E731
@@ -165,7 +165,7 @@ def test_what_cannot_be_filtered_is_convolved(filtering, shape, stride, mode, ke
     filtering(128)
     layer = convolution(kernel, stride, mode).to(device, dtype)
     x = torch.zeros(shape, dtype=dtype, device=device)
-    assert not layer._filtered(layer.padded(x))
+    assert not layer.geometry.filtered(layer.geometry.padded(x), layer.weight)
     assert layer(x).shape == plain(layer, x).shape
 
 
@@ -261,8 +261,158 @@ def test_what_unrolling_is_for(monkeypatch, change, fits):
     layer = convolution(case["kernel"], case["stride"], case["mode"], channels=case["channels"])
     layer = layer.to(case["device"], case["dtype"])
     x = torch.zeros(case["shape"], dtype=case["dtype"], device=case["device"]).to(memory_format=case["layout"])
-    assert layer._unrolled(layer.padded(x)) == fits
+    assert layer.geometry.unrolled(layer.geometry.padded(x), layer.weight) == fits
     assert layer(x).shape == plain(layer, x).shape
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
+def test_the_gradient_of_a_bias_may_be_a_sum(monkeypatch, kernel, stride, recompute):
+    monkeypatch.setattr(unrolling, "SLOW", (torch.backends.cpu.get_cpu_capability(),))
+    monkeypatch.setattr("dipsearch.network.convolution.LARGE_MAP", 1)
+    layer = convolution(kernel, stride, recompute=recompute)
+    x = torch.rand(1, 4, 9, 12, generator=seeded(), dtype=torch.float64)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    with Meter() as meter:
+        out = layer(x)
+        found = gradients(out, x, layer.weight, layer.bias)
+    for ours, torchs in zip(found, gradients(plain(layer, x), x, layer.weight, layer.bias), strict=True):
+        assert torch.allclose(ours, torchs, rtol=1e-10, atol=1e-10)
+    assert meter.flop > 0
+    layer.bias.requires_grad_(False)
+    assert torch.equal(*(gradients(layer(x), layer.weight)[0] for _ in range(2)))
+
+
+# Doubled pixels
+
+NEAREST = UPSAMPLERS["nearest"](0)
+
+
+@pytest.fixture
+def doubled(monkeypatch):
+    """Every convolution that may be computed on the map before is; what these are given."""
+    monkeypatch.setattr(doubling, "LEAST_PIXELS", 1)
+    given = []
+    whole = doubling.kernels
+    monkeypatch.setattr(doubling, "kernels", lambda weight: given.append(weight) or whole(weight))
+    return given
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("pictures", [1, 2])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("mode", PADDINGS.values())
+@pytest.mark.parametrize("size", [(1, 1), (2, 1), (5, 8), (40, 50)])
+def test_a_convolution_of_doubled_pixels_is_computed_before(doubled, size, mode, bias, pictures, layout, recompute):
+    layer = convolution(mode=mode, bias=bias, recompute=recompute)
+    x = torch.rand(pictures, 4, *size, generator=seeded(), dtype=torch.float64)
+    x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
+    out, expected = layer(pending(x).then(NEAREST)), plain(layer, NEAREST(x))
+    assert len(doubled) == 1
+    assert out.shape == expected.shape and torch.allclose(out, expected, atol=1e-12)
+    learned = [layer.weight, *([layer.bias] if bias else [])]
+    for ours, torchs in zip(gradients(out, x, *learned), gradients(expected, x, *learned), strict=True):
+        assert ours.shape == torchs.shape and torch.allclose(ours, torchs, rtol=1e-10, atol=1e-10)
+
+
+def test_kernels_of_doubled_pixels_add_up_what_meets_one():
+    weight = torch.arange(9.0).view(1, 1, 3, 3)
+    first, second, third, last = doubling.kernels(weight)[:, 0]
+    assert first.tolist() == [[0, 1 + 2], [3 + 6, 4 + 5 + 7 + 8]]
+    assert second.tolist() == [[0 + 1, 2], [3 + 4 + 6 + 7, 5 + 8]]
+    assert third.tolist() == [[0 + 3, 1 + 2 + 4 + 5], [6, 7 + 8]]
+    assert last.tolist() == [[0 + 1 + 3 + 4, 2 + 5], [6 + 7, 8]]
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_gradients_of_doubled_pixels_are_filtered_and_unrolled_like_others(doubled, unrolled, recompute):
+    given = unrolled(500)
+    layer = convolution(recompute=recompute)
+    x = torch.rand(1, 4, 8, 12, generator=seeded(), dtype=torch.float64).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    out, expected = layer(pending(x).then(NEAREST)), plain(layer, NEAREST(x))
+    learned = layer.weight, layer.bias
+    for ours, torchs in zip(gradients(out, x, *learned), gradients(expected, x, *learned), strict=True):
+        assert torch.allclose(ours, torchs, rtol=1e-10, atol=1e-10)
+    assert len(given) == 1 and given[0][2].shape == (20, 4, 2, 2)
+
+
+def test_doubled_pixels_take_four_ninths_of_the_products_and_less_memory(doubled):
+    """But for a line and a column of each phase."""
+    x = torch.rand(1, 16, 64, 64, generator=seeded(), dtype=torch.float64).requires_grad_()
+    meters = []
+    for given in (pending(x).then(NEAREST), NEAREST(x)):
+        layer = convolution(channels=(16, 4))
+        with Meter() as meter:
+            layer(given).sum().backward()
+        meters.append(meter)
+    ours, direct = meters
+    assert ours.flop == pytest.approx(4 / 9 * direct.flop, rel=0.04)
+    assert ours.peak < 0.75 * direct.peak
+
+
+def test_doubled_pixels_in_bfloat16_differ_by_its_rounding(doubled):
+    layer = convolution(channels=(16, 8))
+    x = torch.rand(1, 16, 16, 16, generator=seeded()).bfloat16().double().requires_grad_()
+    grad = torch.rand(1, 8, 32, 32, generator=seeded(1)).bfloat16()
+    expected = layer(NEAREST(x))
+    truth = expected, *torch.autograd.grad(expected, (x, layer.weight, layer.bias), grad.double())
+    half, given = layer.bfloat16(), x.detach().bfloat16().requires_grad_()
+    out = half(pending(given).then(NEAREST))
+    assert len(doubled) == 1 and out.dtype == torch.bfloat16
+    found = out, *torch.autograd.grad(out, (given, half.weight, half.bias), grad)
+    for ours, true in zip(found, truth, strict=True):
+        assert (ours.double() - true).detach().abs().max() < 0.02 * true.detach().abs().max()
+
+
+@pytest.mark.parametrize(
+    ("change", "fits"),
+    [
+        ({}, True),
+        ({"shape": (2, 4, 32, 32)}, True),
+        ({"dtype": torch.bfloat16}, True),
+        ({"shape": (1, 4, 31, 33)}, False),
+        ({"kernel": 5}, False),
+        ({"kernel": 1}, False),
+        ({"stride": 2}, False),
+        ({"upsampler": "bilinear"}, False),
+        ({"dtype": torch.float16}, False),
+        ({"device": "meta"}, False),
+    ],
+    ids=lambda value: next(iter(value), "as it is") if isinstance(value, dict) else None,
+)
+def test_what_is_computed_before_its_pixels_are_doubled(doubled, monkeypatch, change, fits):
+    case = {"shape": (1, 4, 32, 32), "kernel": 3, "stride": 1, "upsampler": "nearest"}
+    case |= {"dtype": torch.float32, "device": "cpu"} | change
+    monkeypatch.setattr(doubling, "LEAST_PIXELS", 32**2)
+    layer = convolution(case["kernel"], case["stride"]).to(case["device"], case["dtype"])
+    x = torch.zeros(case["shape"], dtype=case["dtype"], device=case["device"])
+    upsampler = UPSAMPLERS[case["upsampler"]](4)
+    out = layer(pending(x).then(upsampler))
+    assert bool(doubled) == fits
+    assert out.shape == plain(layer, upsampler(x)).shape
+
+
+def test_doubled_pixels_are_traced_as_they_are_described(doubled):
+    layer, x = convolution().float(), torch.rand(1, 4, 8, 8, generator=seeded())
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.doubler = layer, NEAREST
+
+        def forward(self, x):
+            return self.layer(pending(x).then(self.doubler))
+
+    with torch.inference_mode():
+        first = Both()(x)
+    assert torch.allclose(torch.export.export(Both(), (x,)).module()(x), first, atol=1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert Both()(x).dtype == torch.bfloat16
+    assert len(doubled) == 1
+    (found,) = gradients(Both()(x), layer.weight)  # what was done without gradients is in the way of none
+    assert torch.allclose(found, gradients(plain(layer, NEAREST(x)), layer.weight)[0], atol=1e-4)
 
 
 def test_without_gradients_a_convolution_keeps_no_graph():
@@ -279,7 +429,7 @@ def test_without_gradients_a_convolution_keeps_no_graph():
 @pytest.mark.parametrize("size", [(5, 5), (6, 9), (12, 7)])
 def test_the_padding_has_the_gradient_of_its_values(size, width):
     x = torch.rand(1, 2, *size, generator=seeded(), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: ReflectionPad.apply(x, width), (x,))
+    assert torch.autograd.gradcheck(lambda x: ReflectionPad.apply(x, width, False), (x,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
@@ -288,7 +438,7 @@ def test_the_padding_has_the_gradient_of_its_values(size, width):
 @pytest.mark.parametrize("size", [(4, 4), (7, 5), (200, 90)])
 def test_the_padding_and_its_gradient_are_torchs(size, width, layout, dtype):
     x = torch.rand(1, 5, *size, generator=seeded()).to(dtype, memory_format=LAYOUTS[layout]).requires_grad_()
-    ours, torchs = ReflectionPad.apply(x, width), F.pad(x, (width,) * 4, mode="reflect")
+    ours, torchs = ReflectionPad.apply(x, width, False), F.pad(x, (width,) * 4, mode="reflect")
     assert torch.equal(ours, torchs)
     found, expected = (gradients(out, x)[0] for out in (ours, torchs))
     assert found.shape == x.shape and found.dtype == dtype
@@ -305,7 +455,7 @@ def test_folding_by_slices_has_the_gradient_of_the_padding(size, width, layout, 
     padded = F.pad(x, (width,) * 4, mode="reflect")
     grad = torch.rand(padded.shape, generator=seeded(1), dtype=torch.float64).to(memory_format=LAYOUTS[layout])
     kept = grad.clone()
-    assert torch.allclose(fold(grad, width), torch.autograd.grad(padded, x, grad)[0], atol=1e-14)
+    assert torch.allclose(fold(grad, width, False), torch.autograd.grad(padded, x, grad)[0], atol=1e-14)
     assert torch.equal(grad, kept)
 
 
@@ -314,7 +464,7 @@ def test_a_corner_folds_to_one_pixel(monkeypatch):
         monkeypatch.setattr("dipsearch.network.convolution.SMALL_MAP", small)
         grad = torch.zeros(1, 1, 6, 7)
         grad[0, 0, 0, 0] = 1
-        folded = fold(grad, 1)
+        folded = fold(grad, 1, False)
         assert folded[0, 0, 1, 1] == 1 and folded.sum() == 1
 
 
@@ -328,6 +478,33 @@ def test_pending_maps_are_what_their_steps_make():
     assert torch.equal(joined.tensor(), norm(torch.cat([a.relu(), b], dim=1)))
     assert [part.shape[1] for part in joined.parts] == [2, 4]
     assert list(joined.parameters) == list(norm.parameters())
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_comes_before_doubled_pixels(norm):
+    x = torch.rand(1, 4, 6, 7, generator=seeded(), dtype=torch.float64).requires_grad_()
+    layer = NORMS[norm](4).double()
+    seen = []
+    layer.register_forward_hook(lambda module, args, out: seen.append(args[0].shape[2:]))
+    waiting = pending(x).then(NEAREST).then(layer)
+    expected, out = layer(NEAREST(x)), waiting.tensor()
+    assert seen == [(12, 14), (6, 7)]
+    assert torch.allclose(out, expected, atol=1e-12)
+    learned = [x, *layer.parameters()]
+    for ours, torchs in zip(gradients(out, *learned), gradients(expected, *learned), strict=True):
+        assert torch.allclose(ours, torchs, rtol=1e-9, atol=1e-9)
+    assert waiting.parameters == list(layer.parameters())
+
+
+def test_what_comes_after_doubled_pixels_sees_them():
+    x = torch.rand(1, 4, 3, 3, generator=seeded())
+    once = pending(x).then(NEAREST)
+    for waiting in (once.then(nn.Softmax2d()), once.then(NEAREST), join([once, pending(NEAREST(x))], concatenate)):
+        assert waiting.doubler is None or waiting.make(*waiting.parts).shape == NEAREST(x).shape
+    assert torch.equal(once.then(NEAREST).tensor(), NEAREST(NEAREST(x)))
+    assert torch.equal(join([once, once], torch.add).tensor(), 2 * NEAREST(x))
+    assert torch.equal(once.then(UPSAMPLERS["bilinear"](4)).tensor(), UPSAMPLERS["bilinear"](4)(NEAREST(x)))
+    assert torch.equal(once.then(nn.AvgPool2d(2)).tensor(), x)
 
 
 def test_what_a_pending_map_is_made_of_is_not_changed_by_making_it():
@@ -400,6 +577,18 @@ def passed(net, z):
 
 
 @pytest.mark.parametrize("genome", NETWORKS.values(), ids=NETWORKS)
+def test_the_layout_changes_neither_output_nor_gradients(genome):
+    """Fits are channels-last; contiguous maps are what torch itself is tried with most."""
+    z = torch.rand(1, 4, 16, 24, generator=seeded(2), dtype=torch.float64)
+    expected, truth = passed(network(genome, False), z)
+    last = torch.channels_last
+    out, found = passed(network(genome, False).to(memory_format=last), z.contiguous(memory_format=last))
+    assert torch.allclose(out, expected, atol=1e-6)
+    for ours, plain_one in zip(found, truth, strict=True):
+        assert torch.allclose(ours, plain_one, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("genome", NETWORKS.values(), ids=NETWORKS)
 def test_recomputing_changes_neither_output_nor_gradients(genome):
     z = torch.rand(1, 4, 16, 24, generator=seeded(2), dtype=torch.float64)
     (kept, expected), (out, found) = (passed(network(genome, recompute), z) for recompute in (False, True))
@@ -415,6 +604,33 @@ def test_recomputing_keeps_a_gradient_of_the_input(genome):
     expected, found = (gradients(network(genome, recompute)(z), z)[0] for recompute in (False, True))
     assert expected.abs().max() > 0
     assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+
+
+DOUBLING = {
+    "hourglass": tiny(**WIDE, upsample="nearest"),
+    "hourglass, zero padding": tiny(**WIDE, upsample="nearest", padding="zero"),
+    **{f"hourglass, norm {norm}": tiny(**WIDE, upsample="nearest", norm=norm) for norm in NORMS},
+    **{f"hourglass, {name}": tiny(**WIDE, upsample="nearest", activation=name) for name in ACTIVATIONS},
+    "hourglass, no 1x1": tiny(**WIDE, upsample="nearest", conv1x1_after_up=False),
+    "unet": parse_genome(EVERY_FAMILY["unet"].data() | {"upsample": "nearest"}),
+    "linked": parse_genome(EVERY_FAMILY["linked"].data() | {"upsample": "nearest", "links": ["10", "00"]}),
+    "decoder": parse_genome(EVERY_FAMILY["decoder"].data() | {"upsample": "nearest", "order": "before"}),
+}
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("genome", DOUBLING.values(), ids=DOUBLING)
+def test_networks_do_not_show_where_pixels_are_doubled(doubled, monkeypatch, genome, recompute):
+    z = torch.rand(1, 4, 16, 24, generator=seeded(2), dtype=torch.float64)
+    out, found = passed(network(genome, recompute), z)
+    assert doubled
+    count = len(doubled)
+    monkeypatch.setattr(doubling, "LEAST_PIXELS", 2**30)
+    direct, expected = passed(network(genome, recompute), z)
+    assert len(doubled) == count
+    assert torch.allclose(out, direct, atol=1e-6)
+    for ours, plain_one in zip(found, expected, strict=True):
+        assert torch.allclose(ours, plain_one, rtol=1e-5, atol=1e-7)
 
 
 def held(genome, recompute):

@@ -15,7 +15,7 @@ from dipsearch.network.pending import Pending, pending
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "leaky-relu": lambda: nn.LeakyReLU(0.2, inplace=True),
     "relu": lambda: nn.ReLU(inplace=True),
-    "swish": lambda: nn.SiLU(inplace=True),
+    "swish": nn.SiLU,  # in place, torch would copy its input first, which the gradient needs
     "elu": lambda: nn.ELU(inplace=True),
     "none": nn.Identity,
 }

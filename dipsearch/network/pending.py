@@ -3,11 +3,11 @@
 Between two convolutions of these networks lie only cheap steps: norm, activation, upsampling, merging,
 padding. Autograd keeps a map for almost each of them. A `Pending` names the maps that are kept (outputs of
 convolutions) and the cheap steps still to do, so that a convolution can do them again in its backward pass
-and keep nothing else.
+and keep nothing else. Steps that a doubling of pixels only makes dearer come before it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,16 +17,38 @@ from torch.autograd.function import once_differentiable
 
 @dataclass(frozen=True)
 class Pending:
-    """`make(*parts)` gives the map; `modules` are those that `make` uses."""
+    """`make(*parts)` gives the map, or what `doubler` has still to make twice as high and wide, each pixel four times;
+    `modules` are those that `make` uses."""
 
     parts: tuple[Tensor, ...]
     make: Callable[..., Tensor]
     modules: tuple[nn.Module, ...] = ()
+    doubler: nn.Module | None = None
 
     def then(self, module: nn.Module) -> "Pending":
-        """The map after one more module."""
+        """The map after one more module.
+
+        A norm comes before the doubler: four times each pixel have the mean and the variance of one.
+        """
+        if self.doubler is None and _repeats_pixels(module):
+            return replace(self, doubler=module)
+        if self.doubler is not None and not isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.Identity):
+            return self.whole.then(module)
         make = self.make
-        return Pending(self.parts, lambda *parts: module(make(*parts)), (*self.modules, module))
+        return replace(self, make=lambda *parts: module(make(*parts)), modules=(*self.modules, module))
+
+    @property
+    def halved(self) -> "Pending":
+        """The map before the doubler, if any."""
+        return replace(self, doubler=None)
+
+    @property
+    def whole(self) -> "Pending":
+        """The same, with the doubler, if any, done by `make`."""
+        if (doubler := self.doubler) is None:
+            return self
+        make = self.make
+        return Pending(self.parts, lambda *parts: doubler(make(*parts)), (*self.modules, doubler))
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -35,7 +57,7 @@ class Pending:
 
     def tensor(self) -> Tensor:
         """The map itself."""
-        return self.make(*self.parts)
+        return self.whole.make(*self.parts)
 
 
 def pending(x: Tensor) -> Pending:
@@ -45,6 +67,7 @@ def pending(x: Tensor) -> Pending:
 
 def join(maps: list[Pending], merge: Callable[..., Tensor]) -> Pending:
     """One map made of several: `merge` takes them in order."""
+    maps = [each.whole for each in maps]
     makes = [(each.make, len(each.parts)) for each in maps]  # not the maps, which would keep their parts alive
 
     def make(*parts: Tensor) -> Tensor:
@@ -82,6 +105,10 @@ def layout(x: Tensor) -> torch.memory_format:
     """Channels-last, or else contiguous."""
     last = x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def _repeats_pixels(module: nn.Module) -> bool:
+    return isinstance(module, nn.Upsample) and (module.mode, module.scale_factor) == ("nearest", 2)
 
 
 def _itself(x: Tensor) -> Tensor:

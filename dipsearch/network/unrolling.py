@@ -3,7 +3,7 @@
 Without AVX-512, oneDNN (of torch 2.13) takes the gradient of the kernels of a wide, large channels-last map up to ten
 times as slowly as the convolution itself. Here some rows of results are taken at a time: what their pixels see is laid
 out as the rows of a matrix, small enough for the cache, and one product of matrices gives their share of the gradient.
-Where Winograd's filtering is possible, it is quicker still.
+Where Winograd's filtering is possible, it is quicker still. That of the bias is slow there, too, and is but a sum.
 
 Source: Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for Document Processing*, 2006.
 """
@@ -24,11 +24,13 @@ LEAST_FILTERED = 32  # channels before and after, for Winograd's filtering
 def suits(x: Tensor, weight: Tensor, step: tuple[int, int]) -> bool:
     """Whether this is quicker, for a convolution of x with these strides and no padding."""
     pairs, pixels = weight.shape[0] * weight.shape[1], x.shape[-2] * x.shape[-1] // (step[0] * step[1])
+    return pairs >= LEAST_PAIRS and pairs * pixels >= LEAST_PRODUCTS and weight.shape[2:] != (1, 1) and slow(x)
+
+
+def slow(x: Tensor) -> bool:
+    """Whether x is such a map, on such a processor."""
     return (
-        pairs >= LEAST_PAIRS
-        and pairs * pixels >= LEAST_PRODUCTS
-        and weight.shape[2:] != (1, 1)
-        and winograd.ordinary(x)
+        winograd.ordinary(x)
         and x.is_contiguous(memory_format=torch.channels_last)
         and torch.backends.cpu.get_cpu_capability() in SLOW
     )
