@@ -4,7 +4,7 @@ Of the nine values that a kernel meets there, four at most differ. So each of th
 a 2x2 convolution of the map before, whose kernel adds up the weights that meet the same pixel: four ninths of the
 products, and no map of that many channels is made at the doubled size.
 
-Results differ from those of a direct convolution by rounding.
+Results differ from those of a direct convolution by rounding. Maps in bfloat16 are left alone: not measured.
 
 Source: Shi et al., *Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
 Network*, CVPR 2016, has the order of the results; the kernels are added up here.
@@ -16,22 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dipsearch.network import winograd
 from dipsearch.network.pending import layout
 
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # rows and columns inside a doubled pixel
 LEAST_PIXELS = 32**2  # of the map before; below, a direct convolution is as quick; measured, with one and two threads
-PRECISIONS = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def suits(x: Tensor, conv: nn.Conv2d) -> bool:
     """Whether `conv` of the doubled map can be computed on x, and is quicker so."""
     return (
         (conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
-        and type(x) in (Tensor, nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-        and x.device.type == "cpu"
-        and x.dtype in PRECISIONS
+        and winograd.ordinary(x)
         and x.shape[-2] * x.shape[-1] >= LEAST_PIXELS
     )
 
