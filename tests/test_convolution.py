@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from fits import EVERY_FAMILY, seeded, tiny
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipsearch.genome import parse_genome
 from dipsearch.network import doubling, unrolling, winograd
@@ -265,22 +266,38 @@ def test_what_unrolling_is_for(monkeypatch, change, fits):
     assert layer(x).shape == plain(layer, x).shape
 
 
+class Asked(TorchDispatchMode):
+    """Which gradients convolutions are asked for: of the map, the kernels, the bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.convolution_backward.default:
+            self.masks.append((kwargs or {}).get("output_mask") or args[-1])
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("large", [True, False])
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("mode", PADDINGS.values())
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
-def test_the_gradient_of_a_bias_may_be_a_sum(monkeypatch, kernel, stride, recompute):
+def test_the_gradient_of_the_bias_of_a_large_map_is_a_sum(monkeypatch, kernel, stride, mode, recompute, large):
     monkeypatch.setattr(unrolling, "SLOW", (torch.backends.cpu.get_cpu_capability(),))
-    monkeypatch.setattr("dipsearch.network.convolution.LARGE_MAP", 1)
-    layer = convolution(kernel, stride, recompute=recompute)
+    monkeypatch.setattr("dipsearch.network.convolution.LARGE_MAP", 5 * 9 * 12 // stride**2 if large else 2**30)
+    layer = convolution(kernel, stride, mode, recompute=recompute)
     x = torch.rand(1, 4, 9, 12, generator=seeded(), dtype=torch.float64)
     x = x.to(memory_format=torch.channels_last).requires_grad_()
-    with Meter() as meter:
-        out = layer(x)
+    out, expected = layer(x), plain(layer, x)
+    with Asked() as asked:
         found = gradients(out, x, layer.weight, layer.bias)
-    for ours, torchs in zip(found, gradients(plain(layer, x), x, layer.weight, layer.bias), strict=True):
+    assert any(of_bias for *_, of_bias in asked.masks) != large
+    for ours, torchs in zip(found, gradients(expected, x, layer.weight, layer.bias), strict=True):
         assert torch.allclose(ours, torchs, rtol=1e-10, atol=1e-10)
-    assert meter.flop > 0
     layer.bias.requires_grad_(False)
-    assert torch.equal(*(gradients(layer(x), layer.weight)[0] for _ in range(2)))
+    found, expected = (gradients(made, x, layer.weight) for made in (layer(x), plain(layer, x)))
+    assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(found, expected, strict=True))
 
 
 # Doubled pixels
@@ -307,12 +324,29 @@ def test_a_convolution_of_doubled_pixels_is_computed_before(doubled, size, mode,
     layer = convolution(mode=mode, bias=bias, recompute=recompute)
     x = torch.rand(1, 4, *size, generator=seeded(), dtype=torch.float64)
     x = x.to(memory_format=LAYOUTS[layout]).requires_grad_()
-    out, expected = layer(pending(x).then(NEAREST)), plain(layer, NEAREST(x))
+    with torch.device("meta"):  # whatever the default is
+        out = layer(pending(x).then(NEAREST))
+    learned = [layer.weight, *([layer.bias] if bias else [])]
+    expected = plain(layer, NEAREST(x))
     assert len(doubled) == 1
     assert out.shape == expected.shape and torch.allclose(out, expected, atol=1e-12)
-    learned = [layer.weight, *([layer.bias] if bias else [])]
     for ours, torchs in zip(gradients(out, x, *learned), gradients(expected, x, *learned), strict=True):
         assert ours.shape == torchs.shape and torch.allclose(ours, torchs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+def test_doubled_pixels_stay_channels_last(doubled, recompute):
+    """What follows is quicker so."""
+    layer = convolution(recompute=recompute).to(memory_format=torch.channels_last)
+    x = torch.rand(1, 4, 6, 8, generator=seeded(), dtype=torch.float64).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    out = layer(pending(x).then(NEAREST))
+    (found,) = torch.autograd.grad(out, x, torch.ones_like(out))
+    results = torch.rand(1, 20, 5, 6, generator=seeded()).contiguous(memory_format=torch.channels_last).requires_grad_()
+    side_by_side = doubling.interleaved(results)
+    (apart,) = torch.autograd.grad(side_by_side, results, torch.ones_like(side_by_side))
+    for each in (out, found, doubling.kernels(layer.weight), side_by_side, apart):
+        assert each.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_kernels_of_doubled_pixels_add_up_what_meets_one():
@@ -325,7 +359,7 @@ def test_kernels_of_doubled_pixels_add_up_what_meets_one():
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
-def test_gradients_of_doubled_pixels_are_filtered_and_unrolled_like_others(doubled, unrolled, recompute):
+def test_gradients_of_kernels_of_doubled_pixels_are_unrolled_like_others(doubled, unrolled, recompute):
     given = unrolled(500)
     layer = convolution(recompute=recompute)
     x = torch.rand(1, 4, 8, 12, generator=seeded(), dtype=torch.float64).to(memory_format=torch.channels_last)
@@ -362,21 +396,29 @@ def test_doubled_pixels_take_four_ninths_of_the_products_and_less_memory(doubled
         ({"kernel": 5}, False),
         ({"kernel": 1}, False),
         ({"stride": 2}, False),
-        ({"upsampler": "bilinear"}, False),
+        ({"padding": 0}, False),
+        ({"padding": 2}, False),
+        ({"channels": (128, 129)}, True),
+        ({"channels": (129, 129)}, False),
+        ({"upsampler": UPSAMPLERS["bilinear"](4)}, False),
+        ({"upsampler": nn.Upsample(scale_factor=3)}, False),
         ({"device": "meta"}, False),
     ],
     ids=lambda value: next(iter(value), "as it is") if isinstance(value, dict) else None,
 )
 def test_what_is_computed_before_its_pixels_are_doubled(doubled, monkeypatch, change, fits):
-    case = {"shape": (1, 4, 32, 32), "kernel": 3, "stride": 1, "upsampler": "nearest"}
+    case = {"shape": (1, 4, 32, 32), "kernel": 3, "stride": 1, "upsampler": NEAREST, "channels": (4, 5)}
     case |= {"dtype": torch.float32, "device": "cpu"} | change
     monkeypatch.setattr(doubling, "LEAST_PIXELS", 32**2)
-    layer = convolution(case["kernel"], case["stride"]).to(case["device"], case["dtype"])
-    x = torch.zeros(case["shape"], dtype=case["dtype"], device=case["device"])
-    upsampler = UPSAMPLERS[case["upsampler"]](4)
-    out = layer(pending(x).then(upsampler))
+    layer = convolution(case["kernel"], case["stride"], channels=case["channels"])
+    layer = layer.to(case["device"], case["dtype"])
+    if "padding" in case:
+        layer.padding = (case["padding"],) * 2
+    shape = (case["shape"][0], case["channels"][0], *case["shape"][2:])
+    x = torch.zeros(shape, dtype=case["dtype"], device=case["device"])
+    out = layer(pending(x).then(case["upsampler"]))
     assert bool(doubled) == fits
-    assert out.shape == plain(layer, upsampler(x)).shape
+    assert out.shape == layer(case["upsampler"](x)).shape
 
 
 def test_doubled_pixels_are_traced_as_they_are_described(doubled):
@@ -483,13 +525,16 @@ def test_a_norm_comes_before_doubled_pixels(norm):
 
 def test_what_comes_after_doubled_pixels_sees_them():
     x = torch.rand(1, 4, 3, 3, generator=seeded())
-    once = pending(x).then(NEAREST)
-    for waiting in (once.then(nn.Softmax2d()), once.then(NEAREST), join([once, pending(NEAREST(x))], concatenate)):
-        assert waiting.doubler is None or waiting.make(*waiting.parts).shape == NEAREST(x).shape
+    once, smooth = pending(x).then(NEAREST), nn.AvgPool2d(3, stride=1, padding=1)
+    assert torch.equal(once.then(smooth).tensor(), smooth(NEAREST(x)))
     assert torch.equal(once.then(NEAREST).tensor(), NEAREST(NEAREST(x)))
-    assert torch.equal(join([once, once], torch.add).tensor(), 2 * NEAREST(x))
+    assert torch.equal(join([once, once], torch.add).then(smooth).tensor(), smooth(2 * NEAREST(x)))
     assert torch.equal(once.then(UPSAMPLERS["bilinear"](4)).tensor(), UPSAMPLERS["bilinear"](4)(NEAREST(x)))
-    assert torch.equal(once.then(nn.AvgPool2d(2)).tensor(), x)
+    counting = nn.BatchNorm2d(4)
+    once.then(counting).tensor()
+    ours, twin = counting.running_var, nn.BatchNorm2d(4)
+    twin(NEAREST(x))
+    assert torch.equal(ours, twin.running_var)
 
 
 def test_what_a_pending_map_is_made_of_is_not_changed_by_making_it():

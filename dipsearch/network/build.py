@@ -68,9 +68,9 @@ class Cost:
     `gflop` counts the convolutions of the forward and backward pass, and the products of matrices by which fixed
     filters (lpf2 to kaiser100) are computed, one multiplication and addition as two; a CPU is spared some of them
     (`winograd`, `doubling`).
-    `memory` is in bytes, of a whole fit on the CPU: the step's peak, master weights, Adam, two snapshots. What
-    the libraries take when a process makes its first fit (about 100 MiB) comes on top. `lasting` is what of it stays
-    between two steps, with gradients.
+    `memory` is in bytes, of a whole fit on the CPU, as if nothing were spared: the step's peak, master weights, Adam,
+    two snapshots. What the libraries take when a process makes its first fit (about 100 MiB) comes on top. `lasting` is
+    what of it stays between two steps, with gradients.
     """
 
     parameters: int

@@ -4,10 +4,11 @@ Of the nine values that a kernel meets there, four at most differ. So each of th
 a 2x2 convolution of the map before, whose kernel adds up the weights that meet the same pixel: four ninths of the
 products, and no map of that many channels is made at the doubled size.
 
-Results differ from those of a direct convolution by rounding. Maps in bfloat16 are left alone: not measured.
+Results differ from those of a direct convolution by rounding. Maps in bfloat16 are left alone: not measured. So are
+wide ones, for Winograd's filtering of the doubled map, which is quicker still.
 
 Source: Shi et al., *Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
-Network*, CVPR 2016, has the order of the results; the kernels are added up here.
+Network*, CVPR 2016, convolves before pixels are put side by side; there the kernels are learned, here they are sums.
 """
 
 from typing import Any
@@ -20,13 +21,16 @@ from dipsearch.network import winograd
 from dipsearch.network.pending import layout
 
 PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))  # rows and columns inside a doubled pixel
-LEAST_PIXELS = 32**2  # of the map before; below, a direct convolution is as quick; measured, with one and two threads
+# Below and above, a direct convolution is as quick; measured without AVX-512, with one and two threads.
+LEAST_PIXELS = 32**2  # of the map before
+MOST_CHANNELS = 128  # before and after
 
 
 def suits(x: Tensor, conv: nn.Conv2d) -> bool:
-    """Whether `conv` of the doubled map can be computed on x, and is quicker so."""
+    """Whether `conv` of a doubled map can be computed on the map before, of the size and kind of x, and is quicker."""
     return (
-        (conv.kernel_size, conv.stride, conv.groups) == ((3, 3), (1, 1), 1)
+        (conv.kernel_size, conv.stride, conv.padding) == ((3, 3), (1, 1), (1, 1))
+        and min(conv.in_channels, conv.out_channels) <= MOST_CHANNELS
         and winograd.ordinary(x)
         and x.shape[-2] * x.shape[-1] >= LEAST_PIXELS
     )
@@ -34,13 +38,14 @@ def suits(x: Tensor, conv: nn.Conv2d) -> bool:
 
 def kernels(weight: Tensor) -> Tensor:
     """(O, C, 3, 3) to (4 O, C, 2, 2), for each of `PHASES` in turn."""
-    summed = _summed(_summed(weight, 2), 3).unflatten(3, (2, 2)).unflatten(2, (2, 2))  # O, C, phase, line, phase, line
-    stacked = summed.permute(2, 4, 0, 1, 3, 5).reshape(-1, weight.shape[1], 2, 2)
+    many, channels = weight.shape[:2]
+    summed = _summed(_summed(weight, 2), 3).reshape(many, channels, 2, 2, 2, 2)  # O, C, phase, line, phase, line
+    stacked = summed.permute(2, 4, 0, 1, 3, 5).reshape(-1, channels, 2, 2)
     return stacked.contiguous(memory_format=torch.channels_last)
 
 
 def interleaved(results: Tensor) -> Tensor:
-    """The map (N, O, 2 H, 2 W) of what `kernels` makes of one (N, C, H, W) with a border of a pixel."""
+    """The map (1, O, 2 H, 2 W) of what `kernels` makes of one (1, C, H, W) with a border of a pixel."""
     return _Interleaving.apply(results)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -57,7 +62,7 @@ class _Interleaving(torch.autograd.Function):
     def forward(ctx: Any, results: Tensor) -> Tensor:
         pictures, channels, height, width = results.shape
         shape = (pictures, channels // 4, 2 * height - 2, 2 * width - 2)
-        out = torch.empty(shape, dtype=results.dtype, memory_format=layout(results))
+        out = torch.empty(shape, dtype=results.dtype, device=results.device, memory_format=layout(results))
         for (row, column), phase in zip(PHASES, results.chunk(4, dim=1), strict=True):
             out[..., row::2, column::2] = phase[..., row : height - 1 + row, column : width - 1 + column]
         return out
@@ -69,7 +74,7 @@ class _Interleaving(torch.autograd.Function):
         pictures, channels, height, width = grad.shape
         height, width = height // 2, width // 2
         shape = (pictures, 4 * channels, height + 1, width + 1)
-        into = torch.empty(shape, dtype=grad.dtype, memory_format=layout(grad))
+        into = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=layout(grad))
         for (row, column), phase in zip(PHASES, into.chunk(4, dim=1), strict=True):
             phase[..., row - 1, :] = 0
             phase[..., column - 1] = 0

@@ -54,6 +54,9 @@ class InstanceNorm(nn.InstanceNorm2d):
     values in another order. Of one picture, batch norm is the same, and right.
     """
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+
     def forward(self, x: Tensor) -> Tensor:
         """NCHW to NCHW of the same size."""
         if x.shape[0] > 1:

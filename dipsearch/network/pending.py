@@ -28,11 +28,12 @@ class Pending:
     def then(self, module: nn.Module) -> "Pending":
         """The map after one more module.
 
-        A norm comes before the doubler: four times each pixel have the mean and the variance of one.
+        A norm of one picture's own statistics comes before the doubler: four times each pixel have the mean and the
+        variance of one.
         """
         if self.doubler is None and _repeats_pixels(module):
             return replace(self, doubler=module)
-        if self.doubler is not None and not isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d | nn.Identity):
+        if self.doubler is not None and not _sees_no_repetition(module):
             return self.whole.then(module)
         make = self.make
         return replace(self, make=lambda *parts: module(make(*parts)), modules=(*self.modules, module))
@@ -109,6 +110,12 @@ def layout(x: Tensor) -> torch.memory_format:
 
 def _repeats_pixels(module: nn.Module) -> bool:
     return isinstance(module, nn.Upsample) and (module.mode, module.scale_factor) == ("nearest", 2)
+
+
+def _sees_no_repetition(module: nn.Module) -> bool:
+    if isinstance(module, nn.BatchNorm2d | nn.InstanceNorm2d):
+        return not module.track_running_stats  # whose variance is that of a sample, and counts the pixels
+    return isinstance(module, nn.Identity)
 
 
 def _itself(x: Tensor) -> Tensor:

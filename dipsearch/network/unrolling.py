@@ -3,7 +3,8 @@
 Without AVX-512, oneDNN (of torch 2.13) takes the gradient of the kernels of a wide, large channels-last map up to ten
 times as slowly as the convolution itself. Here some rows of results are taken at a time: what their pixels see is laid
 out as the rows of a matrix, small enough for the cache, and one product of matrices gives their share of the gradient.
-Where Winograd's filtering is possible, it is quicker still. That of the bias is slow there, too, and is but a sum.
+Where Winograd's filtering is possible, it is quicker still. That of the bias is slow there with two
+threads, too, and is but a sum.
 
 Source: Chellapilla, Puri and Simard, *High Performance Convolutional Neural Networks for Document Processing*, 2006.
 """
