@@ -449,3 +449,6 @@ def test_progress_says_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) 
         "  1/1  a.png  :on:",
         *(f"  1/1  a.png  :on:  {left} left" for left in ("3 min 29 s", "2 min 4 s")),
     ]
+    clock[0] = 542.0
+    reporter.update(0.3, 1, "1/1  a.png", "at most ")
+    assert said.getvalue().splitlines()[-1] == "  1/1  a.png  at most 1 min 38 s left"

@@ -342,7 +342,7 @@ class _Batch:
 
     def _tell(self, now: "Restoration", number: int, share: float) -> None:
         text = f"{number + 1}/{len(self.work)}  {Path(now.job.name).name}  {now.state}"
-        self.reporter.update(number + share, len(self.work), text)
+        self.reporter.update(number + share, len(self.work), text, "at most ")  # a rule may end a fit sooner
         if self.preview_every and time.monotonic() - self.seen > self.preview_every:
             with suppress(DipsearchError):  # a full disk; the picture may yet be written
                 now.preview()

@@ -51,13 +51,14 @@ class Reporter:
         if precision == "bfloat16" and executor.call(emulates_bfloat16, device):
             self.line(f"warning: the processor has no instructions for {precision}; float32 is many times faster there")
 
-    def update(self, done: float, total: float, text: str) -> None:
-        """Move the bar to `done` of `total`, with the time that the rest should take."""
+    def update(self, done: float, total: float, text: str, bound: str = "") -> None:
+        """Move the bar to `done` of `total`, with the time that the rest should take; `bound`: what kind of time."""
         now = time.monotonic()
         if self._first is None or total != self._total or done < self._first[0]:  # other work begins
             self._first, self._total = (done, now), total
         worked, passed = done - self._first[0], now - self._first[1]
-        self._left = left = f"{duration((total - done) * passed / worked)} left" if worked > 0 and passed > 3 else ""
+        rest = duration((total - done) * passed / worked) if worked > 0 and passed > 3 else ""
+        self._left = left = rest and f"{bound}{rest} left"
         if self._progress is not None and self._bar is not None:
             self._progress.update(self._bar, completed=done, total=total, text=text, left=left)
         elif now - self._said > PLAIN_EVERY:
