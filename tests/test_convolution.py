@@ -1,4 +1,4 @@
-"""Convolution with reflect padding, and what it keeps for the backward pass."""
+"""Convolution, computed in whichever way, and what it keeps for the backward pass."""
 
 import copy
 import itertools
@@ -18,8 +18,9 @@ from dipsearch.network import doubling, unrolling, winograd
 from dipsearch.network.blocks import ACTIVATIONS, NORMS, PADDINGS, ConvBlock
 from dipsearch.network.build import build
 from dipsearch.network.cell import PRIMITIVES
-from dipsearch.network.convolution import SMALL_MAP, Convolution, ReflectionPad, fold
+from dipsearch.network.convolution import Convolution
 from dipsearch.network.meter import Meter
+from dipsearch.network.padding import SMALL_MAP
 from dipsearch.network.pending import concatenate, join, pending
 from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
 
@@ -285,7 +286,7 @@ class Asked(TorchDispatchMode):
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
 def test_the_gradient_of_the_bias_of_a_large_map_is_a_sum(monkeypatch, kernel, stride, mode, recompute, large):
     monkeypatch.setattr(unrolling, "SLOW", (torch.backends.cpu.get_cpu_capability(),))
-    monkeypatch.setattr("dipsearch.network.convolution.LARGE_MAP", 5 * 9 * 12 // stride**2 if large else 2**30)
+    monkeypatch.setattr("dipsearch.network.geometry.LARGE_MAP", 5 * 9 * 12 // stride**2 if large else 2**30)
     layer = convolution(kernel, stride, mode, recompute=recompute)
     x = torch.rand(1, 4, 9, 12, generator=seeded(), dtype=torch.float64)
     x = x.to(memory_format=torch.channels_last).requires_grad_()
@@ -447,52 +448,6 @@ def test_without_gradients_a_convolution_keeps_no_graph():
     with torch.no_grad():
         out = layer(torch.rand(1, 4, 8, 8, dtype=torch.float64))
     assert out.grad_fn is None
-
-
-# The padding
-
-
-@pytest.mark.parametrize("width", [1, 2, 4])
-@pytest.mark.parametrize("size", [(5, 5), (6, 9), (12, 7)])
-def test_the_padding_has_the_gradient_of_its_values(size, width):
-    x = torch.rand(1, 2, *size, generator=seeded(), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: ReflectionPad.apply(x, width, False), (x,))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("width", [1, 2, 3])
-@pytest.mark.parametrize("size", [(4, 4), (7, 5), (200, 90)])
-def test_the_padding_and_its_gradient_are_torchs(size, width, layout, dtype):
-    x = torch.rand(1, 5, *size, generator=seeded()).to(dtype, memory_format=LAYOUTS[layout]).requires_grad_()
-    ours, torchs = ReflectionPad.apply(x, width, False), F.pad(x, (width,) * 4, mode="reflect")
-    assert torch.equal(ours, torchs)
-    found, expected = (gradients(out, x)[0] for out in (ours, torchs))
-    assert found.shape == x.shape and found.dtype == dtype
-    close = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 2e-2}[dtype]
-    assert torch.allclose(found, expected, rtol=close, atol=close)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("width", [1, 2, 3])
-@pytest.mark.parametrize("size", [(4, 4), (5, 4), (6, 11)])
-def test_folding_by_slices_has_the_gradient_of_the_padding(size, width, layout, monkeypatch):
-    monkeypatch.setattr("dipsearch.network.convolution.SMALL_MAP", 0)
-    x = torch.rand(2, 3, *size, generator=seeded(), dtype=torch.float64, requires_grad=True)
-    padded = F.pad(x, (width,) * 4, mode="reflect")
-    grad = torch.rand(padded.shape, generator=seeded(1), dtype=torch.float64).to(memory_format=LAYOUTS[layout])
-    kept = grad.clone()
-    assert torch.allclose(fold(grad, width, False), torch.autograd.grad(padded, x, grad)[0], atol=1e-14)
-    assert torch.equal(grad, kept)
-
-
-def test_a_corner_folds_to_one_pixel(monkeypatch):
-    for small in (0, SMALL_MAP):
-        monkeypatch.setattr("dipsearch.network.convolution.SMALL_MAP", small)
-        grad = torch.zeros(1, 1, 6, 7)
-        grad[0, 0, 0, 0] = 1
-        folded = fold(grad, 1, False)
-        assert folded[0, 0, 1, 1] == 1 and folded.sum() == 1
 
 
 # Maps that wait
