@@ -645,6 +645,20 @@ def test_recomputing_keeps_outputs_of_convolutions_only():
     assert sum(made) <= meter._now <= sum(made) + 2 * picture
 
 
+@pytest.mark.parametrize("frozen", [nn.BatchNorm2d, Convolution])
+def test_recomputing_knows_what_is_frozen(frozen):
+    z = torch.rand(1, 4, 16, 16, generator=seeded(), dtype=torch.float64)
+    found = []
+    for recompute in (False, True):
+        net = network(tiny(norm="batch", channels_skip=2, depth=2), recompute)
+        for module in net.modules():
+            if isinstance(module, frozen):
+                module.requires_grad_(False)
+        found.append(passed(net, z)[1])
+    for kept, ours in zip(*found, strict=True):
+        assert (kept is None) == (ours is None) and (kept is None or torch.allclose(kept, ours, rtol=1e-6, atol=1e-9))
+
+
 def test_a_copy_of_a_recomputing_network_is_another_network():
     net = network(tiny(), True)
     twin = copy.deepcopy(net)

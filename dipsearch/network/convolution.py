@@ -113,10 +113,9 @@ class _Recomputing(torch.autograd.Function):
         with torch.enable_grad():
             token = _Deferred.apply(x, into)  # type: ignore[no-untyped-call]
         del x, into
-        sources = [*(part for part in parts if part.requires_grad), *ctx.parameters]
-        found = iter(torch.autograd.grad(token, sources))
-        given = [next(found) if part.requires_grad else None for part in parts]
-        given += [next(found) for _ in ctx.parameters]
+        sources = [*parts, *ctx.parameters]
+        found = iter(torch.autograd.grad(token, [source for source in sources if source.requires_grad]))
+        given = [next(found) if source.requires_grad else None for source in sources]
         return (None, None, *given, weight, *_given(bias))
 
 
