@@ -18,7 +18,7 @@ def gradient(out, x):
 
 @pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize("width", [1, 2, 4])
-@pytest.mark.parametrize("size", [(5, 5), (6, 9), (12, 7)])
+@pytest.mark.parametrize("size", [(5, 5), (6, 9)])
 def test_the_padding_has_the_gradient_of_its_values(size, width, beside):
     x = torch.rand(1, 2, *size, generator=seeded(), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: ReflectionPad.apply(x, width, beside), (x,))
