@@ -4,6 +4,8 @@ A name is looked up among the built-in files; anything that ends in .yaml or .ym
 separator, is a path. Nothing here knows what a file means, and nothing here imports torch.
 """
 
+import copy
+import functools
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -188,7 +190,7 @@ def read_yaml(file: Traversable) -> Any:
     if len(raw) > LONGEST_FILE:
         raise UsageError(f"{file}: {len(raw)} bytes is too long for a YAML file here; at most {LONGEST_FILE}")
     try:
-        return yaml.load(raw, _Loader)  # noqa: S506 (a SafeLoader)
+        return copy.deepcopy(_parsed(raw))
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UsageError(f"{file}{line}: {error.problem}") from None
@@ -197,6 +199,12 @@ def read_yaml(file: Traversable) -> Any:
     except Exception as error:  # of a value tagged as what it is not, PyYAML's constructors raise anything
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"{file}: not valid YAML: {type(error).__name__}: {reason}") from None
+
+
+@functools.lru_cache(maxsize=128)
+def _parsed(raw: bytes) -> Any:
+    """What a text says: the same built-in files are read again and again, and PyYAML takes milliseconds."""
+    return yaml.load(raw, _Loader)  # noqa: S506 (a SafeLoader)
 
 
 class _Dumper(yaml.SafeDumper):

@@ -284,3 +284,13 @@ def test_a_value_that_occurs_twice_is_written_twice(path: Path) -> None:
 def test_order_of_keys_and_letters_stay() -> None:
     text = catalog.dump_yaml({"z": "é×", "a": [1, 2, 3]})
     assert text == "z: é×\na: [1, 2, 3]\n"
+
+
+def test_what_was_read_once_is_read_as_it_is_now(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("genes: {depth: [1, 2]}\n")
+    first = catalog.read_yaml(file)
+    first["genes"]["depth"].append(3)
+    assert catalog.read_yaml(file) == {"genes": {"depth": [1, 2]}}
+    file.write_text("genes: {depth: [1, 4]}\n")
+    assert catalog.read_yaml(file) == {"genes": {"depth": [1, 4]}}
