@@ -36,8 +36,17 @@ EVERY_FAMILY = {
 }
 
 
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def gradients(out, *tensors):
+    """Of a sum of the output with random weights."""
+    weight = torch.rand(out.shape, generator=seeded(1), dtype=out.dtype)
+    return torch.autograd.grad((out * weight).sum(), tensors)
 
 
 def picture(height=16, width=16, channels=3, seed=0):

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from fits import EVERY_FAMILY, seeded, tiny
+from fits import EVERY_FAMILY, LAYOUTS, gradients, seeded, tiny
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,7 +24,6 @@ from dipsearch.network.padding import SMALL_MAP
 from dipsearch.network.pending import concatenate, join, pending
 from dipsearch.network.resampling import DOWNSAMPLERS, UPSAMPLERS
 
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 SIZES = {"small": (9, 12), "large": (160, 150)}
 
 
@@ -45,11 +44,6 @@ def plain(layer, x):
         x = F.pad(x, (width,) * 4, mode="reflect")
         width = 0
     return F.conv2d(x, layer.weight, layer.bias, layer.stride, width)
-
-
-def gradients(out, *tensors):
-    weight = torch.rand(out.shape, generator=seeded(1), dtype=out.dtype)
-    return torch.autograd.grad((out * weight).sum(), tensors)
 
 
 @pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])

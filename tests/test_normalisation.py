@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from fits import seeded
+from fits import LAYOUTS, seeded
 from torch import nn
 
 from dipsearch.network.blocks import NORMS, ConvBlock
@@ -40,9 +40,6 @@ def normed(layer, x, grad, after=()):
 
 def errors(found, true):
     return [((a - b).norm() / b.norm()).item() for a, b in zip(found, true, strict=True)]
-
-
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)])

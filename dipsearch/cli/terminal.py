@@ -52,7 +52,7 @@ class Reporter:
             self.line(f"warning: the processor has no instructions for {precision}; float32 is many times faster there")
 
     def update(self, done: float, total: float, text: str, bound: str = "") -> None:
-        """Move the bar to `done` of `total`, with the time that the rest should take; `bound`: what kind of time."""
+        """Move the bar to `done` of `total`, with the time that the rest should take; `bound` is said before it."""
         now = time.monotonic()
         if self._first is None or total != self._total or done < self._first[0]:  # other work begins
             self._first, self._total = (done, now), total

@@ -93,20 +93,20 @@ class _Recomputing(torch.autograd.Function):
             x = ctx.make(*parts)
         padded, inside, kernels = geometry.padded(x.detach()), x.requires_grad, kernels.detach()
         if not inside:
-            _, weight, bias = geometry.gradients(grad, padded, kernels, ctx.biased, (False, *learned))
+            _, weight, bias = geometry.gradients(grad, padded, kernels, (False, *learned))
             return (None, None, *(None for _ in parts), *(None for _ in ctx.parameters), weight, *_given(bias))
         if geometry.mirrored:  # one gradient after the other: the padded map is the largest here
             shape = padded.shape
-            _, weight, bias = geometry.gradients(grad, padded, kernels, ctx.biased, (False, *learned))
+            _, weight, bias = geometry.gradients(grad, padded, kernels, (False, *learned))
             del padded
 
             def into() -> Tensor:
                 empty = grad.new_empty(1).expand(shape)
-                larger, _, _ = geometry.gradients(grad, empty, kernels, ctx.biased, (True, False, False))
+                larger, _, _ = geometry.gradients(grad, empty, kernels, (True, False, False))
                 return fold(larger, geometry.mirrored, geometry.beside)
 
         else:
-            whole, weight, bias = geometry.gradients(grad, padded, kernels, ctx.biased, (True, *learned))
+            whole, weight, bias = geometry.gradients(grad, padded, kernels, (True, *learned))
             del padded
             into = [whole].pop
             del whole

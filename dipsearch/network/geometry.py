@@ -60,7 +60,7 @@ class Geometry:
         return F.conv2d(padded, weight, bias, self.step, self.zeros)
 
     def gradients(
-        self, grad: Tensor, padded: Tensor, weight: Tensor, biased: bool, wanted: tuple[bool, bool, bool]
+        self, grad: Tensor, padded: Tensor, weight: Tensor, wanted: tuple[bool, bool, bool]
     ) -> tuple[Tensor | None, ...]:
         """Those of the padded map, of which only the shape counts for its own, the kernels and the bias."""
         if self.filtered(padded, weight):
@@ -71,7 +71,7 @@ class Geometry:
             grad,
             padded,
             weight,
-            bias_sizes=[weight.shape[0]] if biased else None,
+            bias_sizes=[weight.shape[0]] if wanted[2] else None,
             stride=self.step,
             padding=self.zeros,
             dilation=(1, 1),
@@ -92,7 +92,7 @@ class _Convolved(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, geometry: Geometry, padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.geometry, ctx.biased = geometry, bias is not None
+        ctx.geometry = geometry
         ctx.save_for_backward(padded, weight)
         return geometry.values(padded, weight, bias)
 
@@ -100,5 +100,4 @@ class _Convolved(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         padded, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[1:]
-        return None, *ctx.geometry.gradients(grads[0], padded, weight.detach(), ctx.biased, wanted)
+        return None, *ctx.geometry.gradients(grads[0], padded, weight.detach(), ctx.needs_input_grad[1:])
